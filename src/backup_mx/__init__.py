@@ -1,0 +1,3 @@
+"""backup-mx: a store-and-forward second MX. See docs/how-it-works.md."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,87 @@
+"""Every failure a user can meet, and the exit code it ends with.
+
+    BackupMxError            1   what was asked for did not work
+    ├── ConfigError          2   the config file has mistakes (all of them, see Problem)
+    ├── MachineError         1   a machine refused, or a step on it failed
+    │   ├── BundleError      1   a bundle or its user-data cannot be made
+    │   └── UnreachableError 4   a machine cannot be reached at all
+    ├── LabError             1   the lab could not do what was asked
+    └── HostError            3   this host lacks something: root, a program, a kernel feature
+
+Click's own usage errors end with 2 as well; an interrupt ends with 130.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+class BackupMxError(Exception):
+    """What was asked for did not work; its text is one message fit for a user."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake in a config file.
+
+    path is the option's dotted path, line its 1-based line (None if nothing stands in the file),
+    value what stands there as the user would write it, expected what should.
+    """
+
+    path: str
+    line: int | None
+    value: str
+    expected: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        """Render as one line: ``line 3: relay.mx2.hostname = "x": expected a host name``."""
+        where = f"line {self.line}: " if self.line else ""
+        what = f"{self.path} = {self.value}" if self.value else self.path
+        hint = f" ({self.hint})" if self.hint else ""
+        return f"{where}{what}: {self.expected}{hint}"
+
+
+class ConfigError(BackupMxError):
+    """The config file at ``source`` has the mistakes in ``problems``."""
+
+    exit_code = 2
+
+    def __init__(self, source: str, problems: Iterable[Problem]) -> None:
+        self.source = source
+        self.problems = tuple(problems)
+        super().__init__("\n".join(f"{source}: {problem}" for problem in self.problems))
+
+
+class MachineError(BackupMxError):
+    """A machine refused, or a step on it failed."""
+
+
+class BundleError(MachineError):
+    """A bundle, or the user-data that carries it, cannot be made."""
+
+
+class UnreachableError(MachineError):
+    """A machine cannot be reached at all."""
+
+    exit_code = 4
+
+
+class LabError(BackupMxError):
+    """The lab could not do what was asked."""
+
+
+class HostError(BackupMxError):
+    """This host lacks something: root, a program, a kernel feature."""
+
+    exit_code = 3
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ``did you mean "x"?`` for the known word nearest to ``word``, or an empty string."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f'did you mean "{near[0]}"?' if near else ""
