@@ -1,0 +1,165 @@
+"""Config to tree: every file of a relay, by the path it will have there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from importlib.resources.abc import Traversable
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from backup_mx.config import Config
+
+PACKAGES = (
+    "ca-certificates",
+    "iptables",
+    "logrotate",
+    "openssh-server",
+    "openssl",
+    "postfix",
+    "postfix-lmdb",
+    "unattended-upgrades",
+)
+# Postfix is installed unconfigured: it starts with our files or not at all.
+DEBCONF = ("postfix postfix/main_mailer_type select No configuration",)
+
+
+@dataclass(frozen=True)
+class File:
+    """A file's content and who may do what with it; the mode is written in octal."""
+
+    content: bytes
+    mode: str = "0644"
+    owner: str = "root"
+    group: str = "root"
+
+
+@dataclass(frozen=True)
+class Directory:
+    """A folder that a relay's programs expect."""
+
+    mode: str = "0755"
+    owner: str = "root"
+    group: str = "root"
+
+
+@dataclass(frozen=True)
+class Check:
+    """A program's own check of its files; ``silent`` when any word of it is a complaint."""
+
+    name: str
+    argv: tuple[str, ...]
+    silent: bool = True
+
+
+@dataclass(frozen=True)
+class Service:
+    """A unit, the path prefixes it reads, and what tells that it has no work.
+
+    ``makes``: the file it makes once; ``needs``: the path without which it is not wanted;
+    ``start``: whether it is started where it does not run.
+    """
+
+    unit: str
+    files: tuple[str, ...]
+    makes: str | None = None
+    needs: str | None = None
+    start: bool = True
+
+
+@dataclass(frozen=True)
+class Tree:
+    """All that a relay is."""
+
+    files: Mapping[str, File]
+    directories: Mapping[str, Directory]
+    checks: tuple[Check, ...]
+    services: tuple[Service, ...]
+
+
+DIRECTORIES = {
+    "/etc/backup-mx/tls": Directory("0700"),
+    "/srv/backup-mx": Directory(),
+    "/srv/backup-mx/spool": Directory(),
+    "/srv/backup-mx/log": Directory("0750", group="adm"),
+}
+RULES = "/etc/backup-mx/firewall/rules"
+CHECKS = (
+    Check("postconf", ("postconf",)),
+    Check("postfix", ("postfix", "check")),
+    Check("sshd", ("/usr/sbin/sshd", "-t")),
+    Check("iptables", ("iptables-restore", "--test", "--noflush", f"{RULES}.v4")),
+    Check("apt", ("apt-config", "dump")),
+    Check("logrotate", ("logrotate", "--debug", "/etc/logrotate.d/backup-mx"), silent=False),
+)
+SERVICES = (
+    Service(
+        "backup-mx-certificate.service",
+        ("/etc/backup-mx/tls/",),
+        makes="/etc/backup-mx/tls/self-signed.crt",
+    ),
+    Service("backup-mx-firewall.service", (f"{RULES}.v4",)),
+    Service("backup-mx-firewall6.service", (f"{RULES}.v6",), needs="/proc/net/if_inet6"),
+    # Ubuntu starts it by its socket.
+    Service("ssh.service", ("/etc/ssh/",), start=False),
+    Service("postfix.service", ("/etc/postfix/",)),
+)
+
+
+def tree(config: Config, relay: str) -> Tree:
+    """Return all that the relay called ``relay`` is made of. Pure: same config, same tree."""
+    values = template_values(config, relay)
+    root = resources.files("backup_mx") / "templates" / "relay"
+    files = {
+        path.removesuffix(".j2"): File(rendered(source, path, values))
+        for path, source in walk(root, "/")
+    }
+    return Tree(dict(sorted(files.items())), DIRECTORIES, CHECKS, SERVICES)
+
+
+def template_values(config: Config, relay: str) -> dict[str, Any]:
+    """Return what the templates of a relay may name."""
+    networks = config.access.ssh_from
+    return {
+        "relay": config.relays[relay],
+        "primaries": config.primaries,
+        "domains": list(config.domains.values()),
+        "queue": config.queue,
+        "intake": config.intake,
+        "operator": config.operator,
+        # The world must never be offered what one of the primaries cannot take.
+        "smtputf8": all(primary.smtputf8 for primary in config.primaries.values()),
+        "ssh_from_v4": [network for network in networks if network.version == 4],
+        "ssh_from_v6": [network for network in networks if network.version == 6],
+    }
+
+
+def walk(folder: Traversable, path: str) -> Iterator[tuple[str, Traversable]]:
+    """Yield each template below ``folder`` with the path that its place in the tree stands for."""
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if entry.is_dir():
+            yield from walk(entry, f"{path}{entry.name}/")
+        else:
+            yield path + entry.name, entry
+
+
+def rendered(source: Traversable, path: str, values: Mapping[str, Any]) -> bytes:
+    """Return a template's bytes: a ``.j2`` filled in, any other file as it is."""
+    if not path.endswith(".j2"):
+        return source.read_bytes()
+    return environment().from_string(source.read_text()).render(values).encode()
+
+
+@cache
+def environment() -> Environment:
+    """Return the one way templates are rendered: a name that is not given is an error."""
+    return Environment(
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701  configuration files, not HTML; config.py checks the values
+    )

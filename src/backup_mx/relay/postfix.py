@@ -1,0 +1,65 @@
+"""The only caller of Postfix's commands, and the only reader of what they say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+LIST = ("postqueue", "-j")
+FLUSH = ("postqueue", "-f")
+
+
+@dataclass(frozen=True)
+class Recipient:
+    """One who still waits for a message, and why, in the other server's words."""
+
+    address: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message in the queue; arrival in seconds since 1970, size in bytes, sender "" for null."""
+
+    queue: str
+    id: str
+    arrival: int
+    size: int
+    sender: str
+    recipients: tuple[Recipient, ...]
+
+
+def messages(listing: Iterable[str]) -> list[Message]:
+    """Read ``postqueue -j``, an object a line (postqueue(1)): each message once, oldest first.
+
+    The listing may name a message twice while it moves between queues; unknown members are
+    ignored. Raises ValueError on a line that is not such an object.
+    """
+    found = {message.id: message for message in map(message_of, filter(str.strip, listing))}
+    return sorted(found.values(), key=lambda message: (message.arrival, message.id))
+
+
+def message_of(line: str) -> Message:
+    """Read one line of the listing."""
+    try:
+        return from_json(json.loads(line))
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"not a line of postqueue -j: {line[:200]!r}") from error
+
+
+def from_json(entry: dict[str, Any]) -> Message:
+    """Build a Message from a listing's object."""
+    sender = entry["sender"]
+    return Message(
+        queue=entry["queue_name"],
+        id=entry["queue_id"],
+        arrival=int(entry["arrival_time"]),
+        size=int(entry["message_size"]),
+        sender="" if sender == "MAILER-DAEMON" else sender,
+        recipients=tuple(
+            Recipient(recipient["address"], recipient.get("delay_reason", ""))
+            for recipient in entry["recipients"]
+        ),
+    )
