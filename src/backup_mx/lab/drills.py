@@ -1,0 +1,224 @@
+"""Drills: what can go wrong, done on purpose, with every message counted afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from backup_mx.errors import LabError, did_you_mean
+from backup_mx.lab.corpus import corpus
+from backup_mx.lab.reconcile import Sent, reconcile
+from backup_mx.lab.report import report_json
+from backup_mx.lab.stations import Mailboxes, RelayQueue, Sender
+from backup_mx.lab.timeline import Timeline
+from backup_mx.lab.world import World
+
+RELAY = "mx2.example.org"
+DIRECT = 10
+SAMPLE_SECONDS = 0.25
+RETRY_SECONDS = 3.0
+INTAKE_SECONDS = 240.0
+DRAIN_SECONDS = 240.0
+
+
+@dataclass
+class Outage:
+    """The drill ``outage``: the primary dies, the relay loses power in the middle, mail comes on.
+
+    Nothing is reset by hand: the sender tries again as senders do, the relay finds its queue on
+    its disk, and the operator flushes it once the primary is back.
+    """
+
+    world: World
+    timeline: Timeline
+    messages: int
+    figures: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Name the places that mail can be in."""
+        self.sender = Sender(self.world.machine("internet"))
+        self.relay = RelayQueue(self.world.machine("mx2"))
+        self.mailboxes = Mailboxes(self.world.machine("primary"))
+
+    def run(self) -> dict[str, Any]:
+        """Run the drill; return its report. Raises LabError when the lab itself fails."""
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        self.refuse_leftovers()
+        with self.sampled():
+            self.deliver_directly()
+            bounces, notices = self.sender.bounces, self.relay.notices
+            self.mailboxes.empty()
+            self.timeline.event("the primary's power is cut", "primary off")
+            self.mailboxes.machine.kill()
+            sent = self.fill_the_relay()
+            failures = self.bring_the_primary_back(sent)
+        answers = self.sender.answers(RELAY)
+        self.timeline.event("reading every mailbox over IMAP")
+        result = reconcile(
+            sent,
+            answers.accepted & {each.message_id for each in sent},
+            self.mailboxes.collect(),
+            dsn=self.sender.bounces - bounces + self.relay.notices - notices + self.relay.held,
+            excusable_duplicates=answers.unanswered,
+        )
+        return report_json(
+            "outage",
+            result,
+            self.timeline,
+            started=started,
+            figures=self.figures,
+            failures=failures,
+        )
+
+    def refuse_leftovers(self) -> None:
+        """Raise LabError when mail from before would blur the count."""
+        for place, count in (("sender", self.sender.waiting), ("relay", self.relay.waiting)):
+            if count:
+                raise LabError(
+                    f"{count} messages wait at the {place} from before: take the lab down"
+                )
+
+    def deliver_directly(self) -> None:
+        """Show that mail takes the primary while it is there."""
+        before = self.mailboxes.count
+        sent = self.sender.submit(corpus(DIRECT, seed()), "direct")
+        wanted = before + copies(sent)
+        self.wait("mail to reach the primary directly", lambda: self.mailboxes.count >= wanted, 60)
+        if self.relay.waiting:
+            raise LabError("mail took the relay although the primary was there")
+        self.timeline.event(f"{len(sent)} messages went straight to the primary")
+
+    def fill_the_relay(self) -> list[Sent]:
+        """Send everything, and cut the relay's power when it has half of it."""
+        began = time.monotonic()
+        with self.submitting() as sent:
+            half = self.messages // 2
+            self.wait(f"{half} messages to be on the relay", self.relay_has(half), INTAKE_SECONDS)
+            self.timeline.event(f"the relay's power is cut with {half} messages on it", "power cut")
+            self.relay.machine.kill()
+            self.relay.machine.boot()
+            self.relay.machine.ready()
+            self.relay.machine.listening(25)
+            self.timeline.event("the relay answers again", "relay back")
+        self.timeline.event(f"the sender was handed {len(sent)} messages")
+        self.wait("the sender's queue to empty", self.retried(self.sender_is_empty), INTAKE_SECONDS)
+        self.figures["intake with the power cut, s"] = round(time.monotonic() - began, 1)
+        self.figures["most messages waiting on the relay"] = self.relay.waiting
+        self.timeline.event(f"{self.relay.waiting} messages wait on the relay")
+        return sent
+
+    def bring_the_primary_back(self, sent: list[Sent]) -> list[str]:
+        """Switch the primary on, flush, wait; return what did not happen in time."""
+        self.mailboxes.machine.boot()
+        self.mailboxes.machine.ready()
+        self.timeline.event("the primary answers again", "primary back")
+        back = time.monotonic()
+        self.relay.flush()
+        self.wait("the first delivery", lambda: self.mailboxes.count > 0, DRAIN_SECONDS)
+        self.figures["first delivery after the flush, s"] = round(time.monotonic() - back, 1)
+        self.timeline.event("the first message is in its mailbox")
+        try:
+            self.wait("the relay's queue to empty", lambda: self.relay.waiting == 0, DRAIN_SECONDS)
+            wanted = copies(sent)
+            self.wait("the mailboxes to fill", lambda: self.mailboxes.count >= wanted, 30)
+        except LabError as error:
+            return [str(error)]
+        self.figures["drained after the flush, s"] = round(time.monotonic() - back, 1)
+        self.timeline.event("the relay's queue is empty", "drained")
+        return []
+
+    def relay_has(self, count: int) -> Callable[[], bool]:
+        """Return the question whether the relay keeps that many messages."""
+        return self.retried(lambda: self.relay.waiting >= count)
+
+    def sender_is_empty(self) -> bool:
+        """Whether nothing waits at the sender."""
+        return self.sender.waiting == 0
+
+    def retried(self, question: Callable[[], bool]) -> Callable[[], bool]:
+        """Return ``question``, asked while the sender tries its deferred mail now and then."""
+        last = time.monotonic()
+
+        def asked() -> bool:
+            nonlocal last
+            if time.monotonic() - last > RETRY_SECONDS:
+                self.sender.retry()
+                last = time.monotonic()
+            return question()
+
+        return asked
+
+    def wait(self, what: str, question: Callable[[], bool], seconds: float) -> None:
+        """Ask until the answer is yes. Raises LabError that names ``what`` after ``seconds``."""
+        deadline = time.monotonic() + seconds
+        while not question():
+            if time.monotonic() > deadline:
+                raise LabError(f"waited {seconds:.0f} s for {what}, in vain")
+            time.sleep(0.05)
+
+    @contextlib.contextmanager
+    def submitting(self) -> Iterator[list[Sent]]:
+        """Submit the corpus while the block runs; what was submitted is in the list after it."""
+        sent: list[Sent] = []
+        errors: list[LabError] = []
+
+        def work() -> None:
+            try:
+                sent.extend(self.sender.submit(corpus(self.messages, seed()), "outage"))
+            except LabError as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            yield sent
+        finally:
+            thread.join()
+        if errors:
+            raise errors[0]
+
+    @contextlib.contextmanager
+    def sampled(self) -> Iterator[None]:
+        """Take the curve's samples while the block runs."""
+        stop = threading.Event()
+
+        def work() -> None:
+            while not stop.wait(SAMPLE_SECONDS):
+                self.timeline.sample(self.relay.waiting, self.mailboxes.count, self.sender.waiting)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+
+def seed() -> int:
+    """Return a seed of its own for each run, so that no two runs share a Message-ID."""
+    return secrets.randbelow(10**9)
+
+
+def copies(sent: list[Sent]) -> int:
+    """Return how many copies of ``sent`` have to be in mailboxes."""
+    return sum(len(each.recipients) for each in sent)
+
+
+DRILLS: dict[str, type[Outage]] = {"outage": Outage}
+
+
+def drill(name: str) -> type[Outage]:
+    """Return the drill called ``name``. Raises LabError when there is none."""
+    try:
+        return DRILLS[name]
+    except KeyError:
+        known = ", ".join(DRILLS)
+        hint = did_you_mean(name, DRILLS)
+        raise LabError(f'there is no drill "{name}": there is {known}. {hint}'.rstrip()) from None

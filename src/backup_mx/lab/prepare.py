@@ -1,0 +1,120 @@
+"""Furnishing a machine's disk before its first boot: identity, files, seed, keys, units."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import textwrap
+from collections.abc import Iterable
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from backup_mx.lab import host
+from backup_mx.lab.image import Image
+from backup_mx.lab.layout import DKIM_KEY, DKIM_SELECTOR, MIRROR, RESOLVER, SENDER_DOMAIN
+from backup_mx.lab.machine import Machine
+
+_TXT_CHARACTERS = 250  # a string of a TXT record holds at most 255 (RFC 1035 section 3.3.14)
+
+
+def identity(machine: Machine) -> None:
+    """Give it a host name, a machine id and the lab's resolver."""
+    etc = machine.root / "etc"
+    hostname = machine.role.hostname
+    (etc / "hostname").write_text(f"{hostname}\n")
+    (etc / "hosts").write_text(
+        f"127.0.0.1 localhost\n{machine.role.addresses[0]} {hostname} {hostname.split('.')[0]}\n"
+    )
+    (etc / "machine-id").write_text(
+        hashlib.md5(hostname.encode(), usedforsecurity=False).hexdigest() + "\n"
+    )
+    (etc / "resolv.conf").unlink(missing_ok=True)
+    (etc / "resolv.conf").write_text(f"nameserver {RESOLVER}\n")
+
+
+def files(machine: Machine) -> None:
+    """Copy the files of lab/machines/NAME to it: a path there is the path on the machine."""
+    _copy(resources.files("backup_mx.lab") / "machines" / machine.name, machine.root)
+
+
+def _copy(source: Traversable, target: Path) -> None:
+    for entry in source.iterdir():
+        if entry.is_dir():
+            (target / entry.name).mkdir(exist_ok=True)
+            _copy(entry, target / entry.name)
+        else:
+            (target / entry.name).write_bytes(entry.read_bytes())
+
+
+def enable(machine: Machine) -> None:
+    """Let its units start at boot."""
+    if machine.role.units:
+        host.call(["systemctl", "--quiet", f"--root={machine.root}", "enable", *machine.role.units])
+
+
+def no_cloud(machine: Machine) -> None:
+    """Let cloud-init be: nobody has data for this machine."""
+    (machine.root / "etc/cloud/cloud-init.disabled").touch()
+
+
+def cloud(machine: Machine, user_data: bytes) -> None:
+    """Leave it cloud-init's NoCloud seed, with ``user_data`` as a provider would hand it out."""
+    seed = machine.root / "var/lib/cloud/seed/nocloud"
+    seed.mkdir(parents=True)
+    (seed / "user-data").write_bytes(user_data)
+    hostname = machine.role.hostname
+    meta = {"instance-id": f"{machine.lab}-{machine.name}", "local-hostname": hostname}
+    (seed / "meta-data").write_text(json.dumps(meta) + "\n")
+    (machine.root / "etc/cloud/cloud.cfg.d/90_lab.cfg").write_text(
+        "datasource_list: [ NoCloud, None ]\n"
+        "# The lab has set the interface up before the machine boots.\n"
+        "network: { config: disabled }\n"
+        "# apt's sources are what the lab says: there is no other mirror in reach.\n"
+        "apt: { preserve_sources_list: true }\n"
+        "# Providers' images hold more locales; this one is in every Debian.\n"
+        "locale: C.UTF-8\n"
+    )
+
+
+def provider_data(authorized_keys: Iterable[str]) -> bytes:
+    """Return the cloud-config by which a provider lets a customer's keys in as root."""
+    config = {"disable_root": False, "ssh_authorized_keys": list(authorized_keys)}
+    return f"#cloud-config\n{json.dumps(config)}\n".encode()
+
+
+def sources(machine: Machine, release: str) -> None:
+    """Point its apt to the lab's mirror, and to nothing else."""
+    apt = machine.root / "etc/apt"
+    shutil.rmtree(apt / "sources.list.d")
+    (apt / "sources.list.d").mkdir()
+    (apt / "sources.list").write_text(f"deb [trusted=yes] http://{MIRROR}/{release} ./\n")
+
+
+def mirrors(internet: Machine, images: Iterable[Image]) -> None:
+    """Put the repositories of the images at hand where the mirror serves them."""
+    for image in images:
+        if image.spec.debs:
+            place = internet.root / "srv/mirror" / image.spec.release
+            shutil.copytree(image.debs, place, dirs_exist_ok=True)
+
+
+def dkim_key(internet: Machine) -> None:
+    """Make the sender's DKIM key: the private half in DKIM_KEY, the public one for its zone."""
+    openssl = ["chroot", str(internet.root), "openssl"]
+    (internet.root / DKIM_KEY.lstrip("/")).parent.mkdir()
+    host.call([*openssl, "genrsa", "-traditional", "-out", DKIM_KEY, "2048"])
+    public = host.call([*openssl, "rsa", "-in", DKIM_KEY, "-pubout"])
+    record = dkim_record("".join(public.splitlines()[1:-1]))
+    (internet.root / "etc/knot/zones/dkim.inc").write_text(record)
+
+
+def dkim_record(public: str) -> str:
+    """Return a DKIM key's TXT record as a line of its zone (RFC 6376 section 3.6.1).
+
+    public is the base64 of the key's SubjectPublicKeyInfo, in one piece.
+    """
+    strings = textwrap.wrap(f"v=DKIM1;k=rsa;p={public}", _TXT_CHARACTERS)
+    quoted = " ".join(f'"{string}"' for string in strings)
+    return f"{DKIM_SELECTOR}._domainkey.{SENDER_DOMAIN}. 300 TXT {quoted}\n"
