@@ -45,7 +45,7 @@ def message_of(line: str) -> Message:
     """Read one line of the listing."""
     try:
         return from_json(json.loads(line))
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"not a line of postqueue -j: {line[:200]!r}") from error
 
 

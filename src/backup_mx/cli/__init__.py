@@ -1,0 +1,61 @@
+"""The verbs. The only place that prints or exits; exit codes are in errors.py."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import NoReturn
+
+import click
+
+from backup_mx import __version__
+from backup_mx.cli import lab, relays, setup
+from backup_mx.cli.terminal import fail
+from backup_mx.errors import BackupMxError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="%(version)s")
+def cli() -> None:
+    """Keep a domain's mail while its server is away, and hand it over when it is back.
+
+    \b
+    Exit codes: 0 done, 1 it did not work, 2 wrong usage or config,
+    3 this host lacks something, 4 a machine cannot be reached, 130 interrupted.
+    """  # noqa: D301  click wants the backspace itself
+
+
+for verb in (
+    setup.init,
+    setup.check,
+    relays.build,
+    relays.deploy,
+    relays.queue,
+    relays.drain,
+    lab.lab,
+):
+    cli.add_command(verb)
+
+
+def main() -> NoReturn:
+    """Run the command line: one clear message and an exit code for whatever goes wrong."""
+    try:
+        code = cli.main(prog_name="backup-mx", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.Abort:
+        fail("interrupted", 130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BackupMxError as error:
+        fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        fail("interrupted", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:  # no traceback reaches a user, unless he asks for it
+        if os.environ.get("BACKUP_MX_TRACEBACK"):
+            traceback.print_exc()
+        fail(f"a defect in backup-mx: {error!r}. BACKUP_MX_TRACEBACK=1 shows where.", 1)

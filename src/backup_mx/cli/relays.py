@@ -1,0 +1,215 @@
+"""The verbs about relays: build, deploy, queue, drain."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from backup_mx.cli.terminal import (
+    CONFIG,
+    IN_LAB,
+    JSON,
+    RELAY,
+    SSH_CONFIG,
+    duration,
+    printable,
+    say,
+    say_json,
+    screen,
+    size,
+)
+from backup_mx.errors import BackupMxError, MachineError, did_you_mean
+
+if TYPE_CHECKING:
+    from backup_mx.config import Config
+    from backup_mx.machine.ship import Host
+    from backup_mx.relay.postfix import Message
+
+
+def load(path: Path) -> Config:
+    """Read the config file."""
+    from backup_mx import config
+
+    return config.load(path)
+
+
+def relay_named(config: Config, name: str | None) -> str:
+    """Return the relay that is meant: the named one, or the only one."""
+    known = list(config.relays)
+    if name is None and len(known) == 1:
+        return known[0]
+    if name not in known:
+        meant = f'there is no relay "{name}"' if name else "say which relay is meant"
+        hint = did_you_mean(name or "", known)
+        raise click.UsageError(f"{meant}: the config has {', '.join(known)}. {hint}".rstrip())
+    return name
+
+
+@click.command()
+@click.argument("relays", metavar="[RELAY]...", nargs=-1)
+@CONFIG
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("build"),
+    show_default=True,
+    help="The folder to write to.",
+)
+@JSON
+def build(relays: Sequence[str], path: Path, output: Path, as_json: bool) -> None:
+    """Write relay.pyz and user-data of each relay (default: of all)."""
+    from backup_mx.machine import bundle, cloudinit
+
+    config = load(path)
+    built = []
+    for name in [relay_named(config, relay) for relay in relays] or config.relays:
+        archive, data = bundle.bundle(config, name), cloudinit.user_data(config, name)
+        built.append(
+            {
+                "relay": name,
+                "version": bundle.version(archive),
+                "bundle": str(write(output / name / "relay.pyz", archive)),
+                "user_data": str(write(output / name / "user-data", data)),
+                "user_data_base64_bytes": cloudinit.size(data),
+            }
+        )
+    if as_json:
+        say_json({"relays": built})
+        return
+    for each in built:
+        say(f"{each['relay']}: version {str(each['version'])[:12]}")
+        say(f"  {each['bundle']}  for a machine that runs: backup-mx deploy, or python3 relay.pyz")
+        say(
+            f"  {each['user_data']}  for a new machine: {each['user_data_base64_bytes']:,} bytes"
+            f" as base64, at most {cloudinit.LIMIT:,}"
+        )
+
+
+def write(target: Path, content: bytes) -> Path:
+    """Write a file in one step; only its owner may read it."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        new = target.with_name(f".{target.name}.new")
+        new.touch(mode=0o600)
+        new.write_bytes(content)
+        return new.replace(target)
+    except OSError as error:
+        raise BackupMxError(f"{target} cannot be written: {error.strerror}") from None
+
+
+@click.command()
+@RELAY
+@CONFIG
+@SSH_CONFIG
+@click.option("--diff", is_flag=True, help="Show what would change; change nothing.")
+@JSON
+def deploy(
+    relay: str | None, path: Path, ssh_config: Path | None, diff: bool, as_json: bool
+) -> None:
+    """Make a running Debian or Ubuntu machine the relay, over SSH. What fails is undone."""
+    from backup_mx.machine import bundle, ship
+
+    config = load(path)
+    name = relay_named(config, relay)
+    archive = bundle.bundle(config, name)
+    lines: list[str] = []
+    host = ship.SshHost(config.relays[name].ssh, ssh_config)
+    ship.deploy(host, archive, lines.append if as_json else say, diff=diff)
+    if as_json:
+        say_json({"relay": name, "version": bundle.version(archive), "said": lines})
+
+
+def host_of(relay: str | None, path: Path, ssh_config: Path | None, lab: str | None) -> Host:
+    """Return the machine that runs a relay: by SSH, or in a lab."""
+    from backup_mx.machine.ship import SshHost
+
+    if lab is None:
+        config = load(path)
+        return SshHost(config.relays[relay_named(config, relay)].ssh, ssh_config)
+    from backup_mx.lab.stations import LabHost
+    from backup_mx.lab.world import attach
+
+    return LabHost(attach(lab).machine(relay or "mx2"))
+
+
+def waiting_on(host: Host) -> list[Message]:
+    """Return what waits on a relay, oldest first."""
+    from backup_mx.relay import postfix
+
+    answer = host.run(postfix.LIST)
+    if answer.code:
+        raise MachineError(f"postqueue: {answer.stderr.strip() or answer.code}")
+    try:
+        return postfix.messages(answer.stdout.splitlines())
+    except ValueError as error:
+        raise MachineError(str(error)) from None
+
+
+@click.command()
+@RELAY
+@CONFIG
+@SSH_CONFIG
+@IN_LAB
+@JSON
+def queue(
+    relay: str | None, path: Path, ssh_config: Path | None, lab: str | None, as_json: bool
+) -> None:
+    """List what waits on a relay, and why."""
+    messages = waiting_on(host_of(relay, path, ssh_config, lab))
+    if as_json:
+        say_json({"messages": [asdict(message) for message in messages]})
+    elif not messages:
+        say("Nothing waits.")
+    else:
+        show_queue(messages)
+
+
+def show_queue(messages: Sequence[Message]) -> None:
+    """Print the queue as a table. What servers said is hostile: only printable text is shown."""
+    from rich.table import Table
+    from rich.text import Text
+
+    now = time.time()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("ID", "queue", "waits", "size", "from", "to", "why"):
+        table.add_column(title, overflow="fold", justify="right" if title == "size" else "left")
+    for message in messages:
+        recipients = ", ".join(each.address for each in message.recipients)
+        reasons = "; ".join(sorted({each.reason for each in message.recipients} - {""}))
+        cells = (message.id, message.queue, duration(now - message.arrival), size(message.size))
+        texts = (message.sender or "<>", recipients, reasons)
+        table.add_row(*cells, *(Text(printable(text)) for text in texts))
+    screen().print(table)
+    octets = sum(message.size for message in messages)
+    oldest = duration(now - messages[0].arrival)
+    say(f"{len(messages)} waiting, {size(octets)}, the oldest for {oldest}")
+
+
+@click.command()
+@RELAY
+@CONFIG
+@SSH_CONFIG
+@IN_LAB
+@JSON
+def drain(
+    relay: str | None, path: Path, ssh_config: Path | None, lab: str | None, as_json: bool
+) -> None:
+    """Let a relay try all its mail now (a flush)."""
+    from backup_mx.relay import postfix
+
+    host = host_of(relay, path, ssh_config, lab)
+    count = len(waiting_on(host))
+    answer = host.run(postfix.FLUSH)
+    if answer.code:
+        raise MachineError(f"postqueue: {answer.stderr.strip() or answer.code}")
+    if as_json:
+        say_json({"tried": count})
+    else:
+        say(f"{count} {'message is' if count == 1 else 'messages are'} tried now." if count
+            else "Nothing waits.")  # fmt: skip
