@@ -76,7 +76,7 @@ class LabError(BackupMxError):
 
 
 class HostError(BackupMxError):
-    """This host lacks something: root, a program, a kernel feature."""
+    """Something is missing on this host: root, a program, a kernel feature."""
 
     exit_code = 3
 

@@ -129,15 +129,6 @@ def test_tables_know_their_names() -> None:
     assert [domain.name for domain in config.domains.values()] == ["example.org"]
 
 
-@pytest.mark.parametrize(
-    ("host", "next_hop"),
-    [("mail.example.org", "[mail.example.org]:25"), ("2001:db8::1", "[2001:db8::1]:25")],
-)
-def test_next_hop(host: str, next_hop: str) -> None:
-    """Postfix's next hop is in brackets, so that no MX record is looked up."""
-    assert HostPort(host, 25).next_hop == next_hop
-
-
 def test_config_is_frozen() -> None:
     """Nobody changes a config once it is read."""
     relay = parse(FIVE_LINES, "test").relays["mx2"]

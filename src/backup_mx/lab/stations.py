@@ -42,8 +42,9 @@ class LabHost:
     def run(self, argv: Sequence[str], *, stdin: bytes = b"", tell: Tell | None = None) -> Answer:
         """Run ``argv`` as root on the machine. Raises LabError when it is off."""
         done = self.machine.run(list(argv), stdin=stdin, check=False)
-        for line in done.text.splitlines() if tell else ():
-            tell(line)
+        if tell:
+            for line in done.text.splitlines():
+                tell(line)
         return Answer(done.returncode, done.text, done.stderr.decode(errors="replace"))
 
 
