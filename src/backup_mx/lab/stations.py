@@ -150,6 +150,11 @@ class Mailboxes:
         root = _inside(self.machine, self._root)
         return sum(files_below(root / user / "Maildir", ("new", "cur")) for user in USERS)
 
+    @property
+    def on_the_way(self) -> int:
+        """How many messages the primary's own Postfix has taken and not yet put into them."""
+        return queued(_inside(self.machine, "/var/spool/postfix"))
+
     def empty(self) -> None:
         """Throw everything away that lies in them."""
         for user in USERS:

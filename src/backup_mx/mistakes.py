@@ -1,0 +1,305 @@
+"""Mistakes: what is wrong with a config file, each with its path, line, value and remedy.
+
+A mistake is either one option's own fault, which pydantic found, or a conflict: wrong only together
+with another option. The options' declarations come in as ``sections``: `backup_mx.config` has them.
+"""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import functools
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from backup_mx.errors import Problem, did_you_mean
+from backup_mx.values import (
+    DomainCheck,
+    Options,
+    RefusedError,
+    check_of,
+    follows,
+    ip,
+    printable,
+    to_toml,
+)
+
+Tables = Mapping[str, Any]
+Sections = Mapping[str, type[Options]]
+_Path = tuple[str | int, ...]
+
+# Characters that the search for lines may parse in all: a second's work or so, and many times what
+# a file written by hand takes. Without a bound it grows with the square of a long value's lines.
+_EFFORT = 1_000_000
+_NAMED = ("relay", "primary", "domain")
+
+
+@dataclass(frozen=True)
+class _Mistake:
+    path: _Path
+    expected: str
+    hint: str = ""
+
+
+def problems_of(
+    text: str, tables: Tables, faults: Iterable[ErrorDetails], sections: Sections
+) -> list[Problem]:
+    """Return every mistake in a config, in the file's order; none if it is right.
+
+    ``tables`` is what ``text`` parses to, ``faults`` what pydantic found when it made a Config of
+    them, ``sections`` the options of each table of the file.
+    """
+    line_of = _line_finder(text)
+    mistakes = [*_conflicts(tables, sections), *_faults(faults, tables, sections)]
+    problems = [_problem(mistake, tables, line_of) for mistake in mistakes]
+    return sorted(problems, key=lambda each: (each.line or 0, each.path))
+
+
+def table(parent: Tables, key: str) -> Tables:
+    """Return the table under ``key``, or an empty one where there is none or something else."""
+    found = parent.get(key)
+    return found if isinstance(found, dict) else {}
+
+
+# ── Faults: what is wrong with one option ─────────────────────────────────────────────────────────
+
+
+def _faults(
+    faults: Iterable[ErrorDetails], tables: Tables, sections: Sections
+) -> Iterator[_Mistake]:
+    """Tell what pydantic found, except what merely follows from another mistake."""
+    for found in faults:
+        path = found["loc"]
+        if path[-1] == "[key]" and found["type"] != "extra_forbidden":
+            path = path[:-1]  # pydantic's way to say that the key itself is wrong
+        inner = found.get("ctx", {}).get("error")
+        unquoted = _unquoted_domain(path, tables)
+        if unquoted and found["type"] == "extra_forbidden":
+            continue
+        if found["type"] == "missing":
+            option = _options(path, sections)[str(path[-1])]
+            if not follows(option):
+                yield _Mistake(path, f"missing: expected {check_of(option).words}")
+        elif found["type"] == "extra_forbidden":
+            known = _options(path, sections) if len(path) > 1 else sections
+            yield _Mistake(path, "there is no such option", did_you_mean(str(path[-1]), known))
+        elif not _exists(tables, path):
+            continue
+        elif isinstance(inner, RefusedError):
+            yield _Mistake(path, inner.expected, unquoted or inner.hint)
+        else:
+            shape = "a list in square brackets" if found["type"] == "tuple_type" else "a table"
+            yield _Mistake(path, f"expected {shape}")
+
+
+def _options(path: _Path, sections: Sections) -> Mapping[str, FieldInfo]:
+    """Return the options that the table has in which ``path`` ends."""
+    return sections[str(path[0])].model_fields
+
+
+def _unquoted_domain(path: _Path, tables: Tables) -> str:
+    """See through [domain.example.org], which TOML reads as a table org in a table example."""
+    if path[:1] != ("domain",) or len(path) < 2 or "." in str(path[1]):
+        return ""
+    words, inner = [str(path[1])], table(table(tables, "domain"), str(path[1]))
+    while key := next((key for key, value in inner.items() if isinstance(value, dict)), ""):
+        words, inner = [*words, key], inner[key]
+    return f'with quotes: [domain."{printable(".".join(words))}"]' if len(words) > 1 else ""
+
+
+# ── Conflicts: what is wrong only together ────────────────────────────────────────────────────────
+
+
+def _conflicts(tables: Tables, sections: Sections) -> Iterator[_Mistake]:
+    """Tell what clashes, judging by the values that are right whatever else is wrong."""
+    relays, primaries, domains = (
+        _right_values(table(tables, section), sections[section]) for section in _NAMED
+    )
+    for section in _NAMED:
+        if tables.get(section, {}) == {}:
+            yield _Mistake((section,), f"expected a table such as [{sections[section].heading}]")
+    yield from _twins(relays)
+    for name, primary in primaries.items():
+        yield from _loops(name, primary, relays)
+    for name, domain in domains.items():
+        yield from _owner(name, domain, tables)
+    yield from _same_domain(table(tables, "domain"))
+    operator = dict(_checked(table(tables, "operator"), sections["operator"]))
+    yield from _operator_elsewhere(operator, table(tables, "domain"))
+
+
+def _right_values(named: Tables, model: type[Options]) -> dict[str, dict[str, Any]]:
+    """Return, of each table of a section, the options whose values their Checks take."""
+    return {
+        name: dict(_checked(options, model))
+        for name, options in named.items()
+        if isinstance(options, dict)
+    }
+
+
+def _checked(options: Tables, model: type[Options]) -> Iterator[tuple[str, object]]:
+    for key, field in model.model_fields.items():
+        if key in options:
+            with contextlib.suppress(ValueError):
+                yield key, check_of(field)(options[key])
+
+
+def _twins(relays: Mapping[str, Mapping[str, object]]) -> Iterator[_Mistake]:
+    seen: dict[object, str] = {}
+    for name, relay in relays.items():
+        for key in ("hostname", "address"):
+            if key in relay and seen.setdefault(relay[key], name) != name:
+                yield _Mistake(
+                    ("relay", name, key),
+                    f"expected one of its own, but {_dotted(('relay', seen[relay[key]]))} has it",
+                )
+
+
+def _loops(name: str, primary: Tables, relays: Mapping[str, Tables]) -> Iterator[_Mistake]:
+    """Tell where a relay would hand its mail to a relay."""
+    path: _Path = ("primary", name)
+    owners = {
+        str(relay[key]): _dotted(("relay", owner))
+        for owner, relay in relays.items()
+        for key in ("hostname", "address")
+        if key in relay
+    }
+    if owner := owners.get(primary.get("hostname", "")):
+        yield _Mistake((*path, "hostname"), f"expected another host than {owner}'s")
+    drain = primary.get("drain_to")
+    if drain and (owner := owners.get(drain.host)):
+        expected = f"expected the primary's host and port, but this is {owner} itself: a loop"
+        yield _Mistake((*path, "drain_to"), expected)
+    elif drain and drain.port == 25 and _is_loopback(drain.host):
+        # Another port of the loopback may be a tunnel's end; at 25 the relay itself answers.
+        expected = "expected the primary's host and port, but there the relay itself answers"
+        yield _Mistake((*path, "drain_to"), expected)
+
+
+def _is_loopback(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        address = ip(host)
+        return address.is_loopback or address.is_unspecified
+    return host.rpartition(".")[2] == "localhost"
+
+
+def _owner(name: str, domain: Tables, tables: Tables) -> Iterator[_Mistake]:
+    """Tell where a domain's primary does not stand in the file, or cannot be guessed."""
+    path, primaries = ("domain", name, "primary"), table(tables, "primary")
+    known = ", ".join(_dotted((primary,)) for primary in primaries)
+    if "primary" in domain and primaries and domain["primary"] not in primaries:
+        expected = f"expected the name of a [primary.NAME]: {known}"
+        yield _Mistake(path, expected, did_you_mean(domain["primary"], primaries))
+    if not _exists(tables, path) and len(primaries) > 1:
+        yield _Mistake(path, f"missing: expected one of the primaries: {known}")
+
+
+def _same_domain(domains: Tables) -> Iterator[_Mistake]:
+    """Tell where a domain stands a second time, in other letters."""
+    seen = set()
+    for name, key in _domain_names(domains):
+        if name in seen:
+            yield _Mistake(("domain", key), "expected each domain once, in whichever letters")
+        seen.add(name)
+
+
+def _operator_elsewhere(operator: Tables, domains: Tables) -> Iterator[_Mistake]:
+    """Tell where the operator's mail would leave the domains, if all of them are known."""
+    names = [name for name, _ in _domain_names(domains)]
+    home = operator.get("address", "").rpartition("@")[2]
+    if home and len(names) == len(domains) > 0 and home not in names:
+        near = did_you_mean(home, names)
+        yield _Mistake(("operator", "address"), "expected an address in one of the domains", near)
+
+
+def _domain_names(domains: Tables) -> Iterator[tuple[str, str]]:
+    """Return each right domain's name in its usual form and its key in the file."""
+    for key in domains:
+        with contextlib.suppress(ValueError):
+            yield str(DomainCheck(key)), key
+
+
+# ── From a mistake to a Problem: its line, value and path as the file has them ────────────────────
+
+
+def _problem(mistake: _Mistake, tables: Tables, line_of: Callable[[_Path], int | None]) -> Problem:
+    path = mistake.path
+    line = next(filter(None, (line_of(path[:end]) for end in range(len(path), 0, -1))), None)
+    value = to_toml(_at(tables, path)) if _exists(tables, path) else ""
+    value = value if len(value) <= 60 else f"{value[:59]}…"
+    return Problem(_dotted(path), line, value, mistake.expected, mistake.hint)
+
+
+def _at(tables: object, path: _Path) -> object:
+    """Return what stands at ``path``; raises LookupError or TypeError where nothing does."""
+    return functools.reduce(lambda inner, key: inner[key], path, tables)  # type: ignore[index]
+
+
+def _exists(tables: object, path: _Path) -> bool:
+    try:
+        _at(tables, path)
+    except (LookupError, TypeError):
+        return False
+    return True
+
+
+def _dotted(path: _Path) -> str:
+    """Write a path as TOML does: ``domain."example.org".primary``, ``intake.dnsbl[0]``."""
+    text = ""
+    for part in path:
+        bare = isinstance(part, str) and re.fullmatch(r"[A-Za-z0-9_-]+", part)
+        text += f"[{part}]" if isinstance(part, int) else f".{part if bare else to_toml(part)}"
+    return text.removeprefix(".")
+
+
+class _TooMuchEffortError(Exception):
+    """To find more lines would take longer than anybody waits for a message."""
+
+
+def _line_finder(text: str) -> Callable[[_Path], int | None]:
+    """Return a function from a path to the 1-based line where it begins.
+
+    It returns None if the path is absent, or the search grew longer than a message is worth.
+    tomllib tells no lines. But what stands in a file is what the file's first so many lines parse
+    to, and that only grows: the first prefix that holds a path ends where the path does.
+    """
+    lines = text.replace("\r\n", "\n").split("\n")
+    effort = _EFFORT
+
+    @functools.cache
+    def holds(count: int) -> object:
+        """Return what the first ``count`` lines hold, None where they break off in a value."""
+        nonlocal effort
+        head = "\n".join(lines[:count])
+        for closing in ("", "\n]", "\n]}"):  # an array may be open at the line's end
+            effort -= len(head)
+            if effort < 0:
+                raise _TooMuchEffortError
+            with contextlib.suppress(ValueError, RecursionError):
+                return tomllib.loads(head + closing)
+        return None
+
+    def whole(count: int) -> int:
+        """Return the largest number of lines up to ``count`` that parse."""
+        return next(end for end in range(count, -1, -1) if holds(end) is not None)
+
+    def has(count: int, path: _Path) -> bool:
+        return _exists(holds(whole(count)), path)
+
+    def line_of(path: _Path) -> int | None:
+        counts = range(len(lines) + 1)
+        if effort < 0:
+            return None
+        try:
+            end = bisect.bisect_left(counts, True, key=lambda count: has(count, path))
+            return whole(end - 1) + 1 if end <= len(lines) else None
+        except _TooMuchEffortError:
+            return None
+
+    return line_of
