@@ -109,8 +109,8 @@ class Outage:
         self.timeline.event(f"the sender was handed {len(sent)} messages")
         self.wait("the sender's queue to empty", self.retried(self.sender_is_empty), INTAKE_SECONDS)
         self.figures["intake with the power cut, s"] = round(time.monotonic() - began, 1)
-        self.figures["most messages waiting on the relay"] = self.relay.waiting
-        self.timeline.event(f"{self.relay.waiting} messages wait on the relay")
+        self.figures["messages waiting on the relay"] = waiting = self.relay.waiting
+        self.timeline.event(f"{waiting} messages wait on the relay")
         return sent
 
     def bring_the_primary_back(self) -> list[str]:

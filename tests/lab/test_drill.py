@@ -1,0 +1,165 @@
+"""The lab and its drill by the command line, as the README shows them."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backup_mx.lab import sweep
+from backup_mx.lab.drills import Outage
+from backup_mx.lab.timeline import Timeline
+from backup_mx.lab.world import attach
+
+pytestmark = pytest.mark.lab
+
+MESSAGES = 60
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A lab, and the command line that speaks of it."""
+
+    name: str
+
+    def run(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        """Run backup-mx to its end, which has to be ``code``."""
+        program = [sys.executable, "-c", "from backup_mx.cli import main; main()", *arguments]
+        done = subprocess.run(program, capture_output=True, text=True, timeout=400, check=False)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    """A lab brought up as an operator does."""
+    made = Lab(f"d{secrets.token_hex(3)}")
+    try:
+        made.run("lab", "up", "--name", made.name)
+        yield made
+    finally:
+        made.run("lab", "down", "--name", made.name)
+        assert not sweep.leftovers(made.name)
+
+
+@pytest.fixture(scope="module")
+def report(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The report of one outage."""
+    folder = tmp_path_factory.mktemp("report")
+    done = lab.run(
+        *("lab", "drill", "outage", "--lab", lab.name, "--messages", str(MESSAGES)),
+        *("--json", "--report", str(folder)),
+    )
+    printed: dict[str, Any] = json.loads(done.stdout)
+    assert json.loads((folder / "report.json").read_text()) == printed
+    assert "<script" not in (folder / "report.html").read_text()
+    return printed
+
+
+def test_nothing_is_lost_in_an_outage(report: dict[str, Any]) -> None:
+    """Every message sent while the primary is dead is delivered once it is back, unchanged."""
+    counts = {name: report[name] for name in ("sent", "accepted", "delivered", "lost", "altered")}
+    wanted = {"sent": MESSAGES, "accepted": MESSAGES, "delivered": MESSAGES}
+    assert counts == wanted | {"lost": 0, "altered": 0}
+    assert (report["drill"], report["verdict"], report["dsn"]) == ("outage", "pass", 0)
+    assert report["duplicated"] <= len(report["problems"].get("excused", []))
+
+
+def test_the_mail_really_waited_on_the_relay(report: dict[str, Any]) -> None:
+    """The curve shows the relay full and the mailboxes empty, then the other way round."""
+    samples = report["samples"]
+    assert max(sample["queue"] for sample in samples) >= MESSAGES
+    assert samples[-1]["queue"] == 0
+    marks = [event["mark"] for event in report["timeline"] if event["mark"]]
+    assert marks == ["primary off", "power cut", "relay back", "primary back", "drained"]
+
+
+def test_queue_tells_why_and_drain_hands_over(lab: Lab) -> None:
+    """While the primary is off, queue names the reason; once it is back, drain empties it."""
+    primary, internet = (attach(lab.name).machine(name) for name in ("primary", "internet"))
+    primary.kill()
+    letter = b"From: a@example.net\nTo: alice@example.org\nSubject: hello\n\nhello\n"
+    internet.run(["sendmail", "-f", "a@example.net", "alice@example.org"], stdin=letter)
+    message = wait_for_one(lab)
+    assert message["sender"] == "a@example.net"
+    assert message["recipients"][0]["address"] == "alice@example.org"
+    assert "1 waiting" in lab.run("queue", "--lab", lab.name).stdout
+    primary.boot()
+    primary.ready()
+    assert "1 message is tried now" in lab.run("drain", "--lab", lab.name).stdout
+    wait_until_empty(lab)
+
+
+def wait_for_one(lab: Lab) -> dict[str, Any]:
+    """Return the one message that waits on the relay with a reason, once it does."""
+    for _ in range(60):
+        messages = json.loads(lab.run("queue", "--lab", lab.name, "--json").stdout)["messages"]
+        if messages and "198.51.100.10" in messages[0]["recipients"][0]["reason"]:
+            return dict(messages[0])
+    pytest.fail("no message came to wait on the relay, in 60 looks")
+
+
+def wait_until_empty(lab: Lab) -> None:
+    """Return once nothing waits on the relay."""
+    for _ in range(60):
+        if "Nothing waits" in lab.run("queue", "--lab", lab.name).stdout:
+            return
+    pytest.fail("the relay's queue did not empty, in 60 looks")
+
+
+def test_a_loss_fails_the_drill(lab: Lab) -> None:
+    """A message that vanishes from the relay's disk is missed, by name."""
+
+    class Lossy(Outage):
+        def bring_the_primary_back(self) -> list[str]:
+            queue = self.relay.machine.root / "srv/backup-mx/spool/deferred"
+            victim = next(path for path in sorted(queue.rglob("*")) if path.is_file())
+            victim.unlink()
+            return super().bring_the_primary_back()
+
+    result = Lossy(attach(lab.name), Timeline(time.monotonic), 20).run()
+    assert (result["verdict"], result["lost"], result["delivered"]) == ("fail", 1, 19)
+    assert len(result["problems"]["missing"]) >= 1
+
+
+def test_a_lab_that_runs_is_left_alone(lab: Lab) -> None:
+    """A second up refuses and says what to do; --if-needed is content."""
+    said = lab.run("lab", "up", "--name", lab.name, code=1).stderr
+    assert f"backup-mx lab down --name {lab.name}" in said
+    lab.run("lab", "up", "--name", lab.name, "--if-needed")
+
+
+def test_run_ends_as_the_command_does(lab: Lab) -> None:
+    """lab run hands the command's output and exit code on."""
+    done = lab.run("lab", "run", "--name", lab.name, "mx2", "--", "sh", "-c", "hostname; exit 7",
+                   code=7)  # fmt: skip
+    assert done.stdout == "mx2\n"
+
+
+def test_logs(lab: Lab) -> None:
+    """The journal and Postfix's own log can be read."""
+    assert "cloud-init" in lab.run("lab", "logs", "--name", lab.name, "mx2").stdout
+    assert "daemon started" in lab.run("lab", "logs", "--name", lab.name, "mx2", "--mail").stdout
+
+
+def test_a_machine_that_is_not_there(lab: Lab) -> None:
+    """A misspelt machine is named with those there are."""
+    said = lab.run("lab", "run", "--name", lab.name, "primry", "--", "true", code=1).stderr
+    assert 'did you mean "primary"?' in said
+
+
+def test_a_lab_that_is_not_there(lab: Lab, tmp_path: Path) -> None:
+    """Verbs about a lab that is not up say how to start it."""
+    for verb in (["status"], ["drill", "outage", "--report", str(tmp_path)]):
+        option = "--lab" if verb[0] == "drill" else "--name"
+        said = lab.run("lab", *verb, option, "nolab", code=1).stderr
+        assert "backup-mx lab up --name nolab" in said
+    assert not list(tmp_path.iterdir())
