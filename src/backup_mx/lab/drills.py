@@ -125,11 +125,12 @@ class Outage:
         self.timeline.event("the first message is in its mailbox")
         try:
             self.wait("the relay's queue to empty", lambda: self.relay.waiting == 0, DRAIN_SECONDS)
+            self.figures["drained after the flush, s"] = round(time.monotonic() - back, 1)
+            self.timeline.event("the relay's queue is empty", "drained")
             self.wait("the primary to file it", lambda: self.mailboxes.on_the_way == 0, 60)
         except LabError as error:
             return [str(error)]
-        self.figures["drained after the flush, s"] = round(time.monotonic() - back, 1)
-        self.timeline.event("the relay's queue is empty", "drained")
+        self.timeline.event("the primary has filed everything")
         return []
 
     def relay_has(self, count: int) -> Callable[[], bool]:
