@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
+from relays import IMAGES, Relay, booted
 
 from backup_mx.lab import sweep
 from backup_mx.lab.world import World
@@ -50,6 +51,13 @@ def make_world() -> Iterator[Callable[[World], World]]:
     yield make
     for world in made:
         world.down()
+
+
+@pytest.fixture(scope="session", params=IMAGES)
+def relay(request: pytest.FixtureRequest) -> Iterator[Relay]:
+    """A relay booted from real user-data, with each Postfix in turn."""
+    with booted(request.param) as made:
+        yield made
 
 
 def _forget(name: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import functools
 import secrets
 import socket
 from collections.abc import Iterator
@@ -164,23 +163,26 @@ class Relay:
             self.shell("postfix", "reload")
 
 
-@functools.cache
-def booted(release: str) -> Relay:
-    """Return the relay with that Postfix, booted the first time it is wanted."""
-    user_data = cloudinit.user_data(config.load(CONFIG), "mx2")
+@contextlib.contextmanager
+def booted(release: str) -> Iterator[Relay]:
+    """Boot the relay with that Postfix; end its lab after the block."""
     world = World(
         f"r{secrets.token_hex(3)}",
-        user_data=user_data,
+        user_data=cloudinit.user_data(config.load(CONFIG), "mx2"),
         members=("internet", "mx2"),
         relay_image=IMAGES[release],
     )
-    atexit.register(world.down)
-    world.up(print)
-    relay = Relay(world)
-    relay.machine.listening(25)
-    with relay.client() as client:
-        client.greeted()  # from now on postscreen knows this address
-    return relay
+    atexit.register(world.down)  # should the block be killed
+    try:
+        world.up(print)
+        relay = Relay(world)
+        relay.machine.listening(25)
+        with relay.client() as client:
+            client.greeted()  # from now on postscreen knows this address
+        yield relay
+    finally:
+        world.down()
+        atexit.unregister(world.down)
 
 
 def wait_for(what: str, ready: host.Check, timeout: float = 20.0) -> None:

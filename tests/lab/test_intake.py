@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from odd_clients import CLIENTS, EHLO, ENVELOPE, MAIL
-from relays import IMAGES, SPOOL, Relay, Reply, Session, booted
+from relays import SPOOL, Relay, Reply, Session
 
 pytestmark = pytest.mark.lab
 
@@ -85,12 +85,6 @@ ELSEWHERE = (
     b"postmaster%example.com",
     b"postmaster@example.com@mx2.example.org",
 )
-
-
-@pytest.fixture(scope="module", params=IMAGES)
-def relay(request: pytest.FixtureRequest) -> Relay:
-    """A relay with each Postfix."""
-    return booted(request.param)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from primaries import Primary
-from relays import IMAGES, Relay, booted, wait_for
+from relays import Relay, wait_for
 
 pytestmark = pytest.mark.lab
 
@@ -17,18 +17,12 @@ ALICE = b"alice@example.org"
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
-@pytest.fixture(scope="module", params=IMAGES)
-def machine(request: pytest.FixtureRequest) -> Relay:
-    """A relay with each Postfix."""
-    return booted(request.param)
-
-
-@pytest.fixture
-def relay(machine: Relay) -> Iterator[Relay]:
-    """That relay with an empty queue, before the test and after it."""
-    machine.empty()
-    yield machine
-    machine.empty()
+@pytest.fixture(autouse=True)
+def empty(relay: Relay) -> Iterator[None]:
+    """Begin and end each test with an empty queue."""
+    relay.empty()
+    yield
+    relay.empty()
 
 
 @pytest.fixture
