@@ -7,25 +7,33 @@ import hashlib
 import io
 import json
 import zipfile
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import fields
 from importlib import resources
-from typing import Any
+from pathlib import Path
 
 from backup_mx.config import Config
 from backup_mx.machine import tree as trees
+from backup_mx.machine.apply.files import Check, Folder, Service
 
 # The oldest time a zip archive can hold, so that the same config gives the same bytes.
 EPOCH = (1980, 1, 1, 0, 0, 0)
+# What is imported from these serves annotations only, which nothing evaluates in apply/.
+TYPING = ("collections.abc", "types", "typing")
 MAIN = b"import sys\nfrom apply.main import main\nsys.exit(main())\n"
 
 
 def bundle(config: Config, relay: str) -> bytes:
     """Return relay.pyz for the relay called ``relay``: same config, same bytes."""
-    tree = trees.tree(config, relay)
-    contents = program() | {f"files{path}": file.content for path, file in tree.files.items()}
-    about = manifest(config, relay, tree)
-    about["version"] = digest(contents | {"manifest": canonical(about)})
-    return archive(contents | {"manifest.json": canonical(about)})
+    return pack(relay, trees.tree(config, relay))
+
+
+def pack(relay: str, tree: trees.Tree) -> bytes:
+    """Return relay.pyz that makes a machine ``tree``."""
+    about = {field.name: getattr(tree, field.name) for field in fields(tree)} | {"relay": relay}
+    code = program()
+    about["version"] = digest(code | {"manifest": canonical(about)})
+    return archive(code | {"manifest.json": canonical(about)})
 
 
 def program() -> dict[str, bytes]:
@@ -38,19 +46,41 @@ def program() -> dict[str, bytes]:
 
 
 def lean(source: str) -> str:
-    """Return a module without docstrings and comment lines: user-data has little room."""
-    lines = source.splitlines(keepends=True)
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module) and len(node.body) > 1:
-            first = node.body[0]
+    """Return a module without what only its readers need: user-data has little room.
+
+    Docstrings, comment lines, blank lines, the annotations of functions and what they import go;
+    a level of indentation is one space.
+    """
+    lines = source.splitlines()
+    for (first, start), (last, end) in sorted(dispensable(ast.parse(source)), reverse=True):
+        lines[first - 1 : last] = [lines[first - 1][:start] + lines[last - 1][end:]]
+    kept = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    return "".join(line[indent(line) * 3 // 4 :] + "\n" for line in kept)
+
+
+def indent(line: str) -> int:
+    """Return how many spaces a line begins with."""
+    return len(line) - len(line.lstrip(" "))
+
+
+def dispensable(module: ast.Module) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+    """Yield from which line and column to which the parts go that a program runs without."""
+    for node in ast.walk(module):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
             if ast.get_docstring(node) is not None:
-                lines[first.lineno - 1 : first.end_lineno] = [""] * count_lines(first)
-    return "".join(line for line in lines if not line.lstrip().startswith("#"))
+                yield span(node.body[0])
+        elif isinstance(node, ast.ImportFrom) and node.module in TYPING:
+            yield span(node)
+        if isinstance(node, ast.FunctionDef) and node.returns:
+            yield span(node.returns, len(" -> "))
+        elif isinstance(node, ast.arg) and node.annotation:
+            yield span(node.annotation, len(": "))
 
 
-def count_lines(node: ast.stmt) -> int:
-    """Return how many lines a statement takes."""
-    return (node.end_lineno or node.lineno) - node.lineno + 1
+def span(node: ast.stmt | ast.expr, before: int = 0) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return where a node, with ``before`` characters in front of it, begins and ends."""
+    end = node.end_lineno or node.lineno, node.end_col_offset or node.col_offset
+    return (node.lineno, node.col_offset - before), end
 
 
 def version(archive_bytes: bytes) -> str:
@@ -59,27 +89,25 @@ def version(archive_bytes: bytes) -> str:
         return str(json.loads(opened.read("manifest.json"))["version"])
 
 
-def manifest(config: Config, relay: str, tree: trees.Tree) -> dict[str, Any]:
-    """Return what apply.py has to know beside the files' contents."""
-    return {
-        "relay": relay,
-        "hostname": config.relays[relay].hostname,
-        "packages": trees.PACKAGES,
-        "debconf": trees.DEBCONF,
-        "directories": {path: asdict(entry) for path, entry in tree.directories.items()},
-        "files": {
-            path: {"mode": file.mode, "owner": file.owner, "group": file.group}
-            for path, file in tree.files.items()
-        },
-        "checks": [asdict(check) for check in tree.checks],
-        "services": [asdict(service) for service in tree.services],
-        "port": 25,
-    }
-
-
 def canonical(value: object) -> bytes:
     """Return ``value`` as JSON, in one way only."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=plain).encode()
+
+
+def plain(value: object) -> object:
+    """Return what JSON has no word for in words of its own."""
+    match value:
+        case Folder() | Check() | Service():
+            return {
+                field.name: getattr(value, field.name)
+                for field in fields(value)
+                if getattr(value, field.name) != field.default
+            }
+        case Path():
+            return str(value)
+        case bytes():
+            return value.decode()
+    raise TypeError(f"{value!r} does not belong into a bundle")
 
 
 def digest(contents: dict[str, bytes]) -> str:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
 from backup_mx.config import Config
+from backup_mx.machine.apply.files import Check, File, Folder, Service
 
 PACKAGES = (
     "ca-certificates",
@@ -28,64 +30,23 @@ DEBCONF = ("postfix postfix/main_mailer_type select No configuration",)
 
 
 @dataclass(frozen=True)
-class File:
-    """A file's content and who may do what with it; the mode is written in octal."""
-
-    content: bytes
-    mode: str = "0644"
-    owner: str = "root"
-    group: str = "root"
-
-
-@dataclass(frozen=True)
-class Directory:
-    """A folder that a relay's programs expect."""
-
-    mode: str = "0755"
-    owner: str = "root"
-    group: str = "root"
-
-
-@dataclass(frozen=True)
-class Check:
-    """A program's own check of its files; ``silent`` when any word of it is a complaint."""
-
-    name: str
-    argv: tuple[str, ...]
-    silent: bool = True
-
-
-@dataclass(frozen=True)
-class Service:
-    """A unit, the path prefixes it reads, and what tells that it has no work.
-
-    ``makes``: the file it makes once; ``needs``: the path without which it is not wanted;
-    ``start``: whether it is started where it does not run.
-    """
-
-    unit: str
-    files: tuple[str, ...]
-    makes: str | None = None
-    needs: str | None = None
-    start: bool = True
-
-
-@dataclass(frozen=True)
 class Tree:
     """All that a relay is."""
 
-    files: Mapping[str, File]
-    directories: Mapping[str, Directory]
-    checks: tuple[Check, ...]
-    services: tuple[Service, ...]
+    files: Sequence[File]
+    folders: Sequence[Folder]
+    checks: Sequence[Check]
+    services: Sequence[Service]
+    packages: Sequence[str] = PACKAGES
+    debconf: Sequence[str] = DEBCONF
 
 
-DIRECTORIES = {
-    "/etc/backup-mx/tls": Directory("0700"),
-    "/srv/backup-mx": Directory(),
-    "/srv/backup-mx/spool": Directory(),
-    "/srv/backup-mx/log": Directory("0750", group="adm"),
-}
+FOLDERS = (
+    Folder(Path("/etc/backup-mx/tls"), "0700"),
+    Folder(Path("/srv/backup-mx")),
+    Folder(Path("/srv/backup-mx/log"), "0750", group="adm"),
+    Folder(Path("/srv/backup-mx/spool")),
+)
 RULES = "/etc/backup-mx/firewall/rules"
 CHECKS = (
     Check("postconf", ("postconf",)),
@@ -99,13 +60,13 @@ SERVICES = (
     Service(
         "backup-mx-certificate.service",
         ("/etc/backup-mx/tls/",),
-        makes="/etc/backup-mx/tls/self-signed.crt",
+        makes=("/etc/backup-mx/tls/self-signed.key", "/etc/backup-mx/tls/self-signed.crt"),
     ),
     Service("backup-mx-firewall.service", (f"{RULES}.v4",)),
     Service("backup-mx-firewall6.service", (f"{RULES}.v6",), needs="/proc/net/if_inet6"),
     # Ubuntu starts it by its socket.
     Service("ssh.service", ("/etc/ssh/",), start=False),
-    Service("postfix.service", ("/etc/postfix/",)),
+    Service("postfix.service", ("/etc/postfix/",), port=25),
 )
 
 
@@ -113,11 +74,11 @@ def tree(config: Config, relay: str) -> Tree:
     """Return all that the relay called ``relay`` is made of. Pure: same config, same tree."""
     values = template_values(config, relay)
     root = resources.files("backup_mx") / "templates" / "relay"
-    files = {
-        path.removesuffix(".j2"): File(rendered(source, path, values))
+    files = [
+        File(Path(path.removesuffix(".j2")), content=rendered(source, path, values))
         for path, source in walk(root, "/")
-    }
-    return Tree(dict(sorted(files.items())), DIRECTORIES, CHECKS, SERVICES)
+    ]
+    return Tree(sorted(files, key=lambda file: file.path), FOLDERS, CHECKS, SERVICES)
 
 
 def template_values(config: Config, relay: str) -> dict[str, Any]:

@@ -12,52 +12,72 @@ import stat
 import sys
 from pathlib import Path
 
-from .files import Bundle, Changes
+from .files import STATE, Bundle, Changes
 from .system import ApplyError, run, run_on_terminal, tell
 
-STAGE = Path("/run/backup-mx/stage")
+RUN = Path("/run/backup-mx")
+STAGE = RUN / "stage/upper"
 
 
 def stage(changes: Changes) -> None:
     """Lay the new files out under STAGE as they will be under /."""
-    shutil.rmtree(STAGE, ignore_errors=True)
+    for folder in changes.make:
+        stage_folder(folder.path.parent)
+        folder.make(staged(folder.path))
     for file in changes.write:
         stage_folder(file.path.parent)
-        file.write(STAGE / file.path.relative_to("/"))
+        file.write(staged(file.path))
     for path in changes.remove:
         stage_folder(path.parent)
-        os.mknod(STAGE / path.relative_to("/"), stat.S_IFCHR, os.makedev(0, 0))
+        # This is how an overlay hides what is below it.
+        os.mknod(staged(path), stat.S_IFCHR, os.makedev(0, 0))
 
 
 def stage_folder(folder: Path) -> None:
-    """Make ``folder`` under STAGE, as it is under /: an overlay shows the upper one's mode."""
+    """Show ``folder`` under STAGE with the mode and owner it has: an overlay takes the upper's."""
     for path in [*reversed(folder.parents), folder]:
-        staged = STAGE / path.relative_to("/")
-        staged.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            shutil.copystat(path, staged)
+        if not staged(path).exists():
+            staged(path).mkdir()
+            found = path.stat()
+            os.chown(staged(path), found.st_uid, found.st_gid)
+            staged(path).chmod(stat.S_IMODE(found.st_mode))
 
 
-def try_staged(archive: Path, bundle: Bundle) -> None:
-    """Run every check in a mount namespace that shows the staged files in place."""
-    argv = ["unshare", "--mount", "--", sys.executable, str(archive), "--check-staged"]
-    code, said = run(argv)
+def staged(path: Path) -> Path:
+    """Return where ``path`` is staged."""
+    return STAGE / path.relative_to("/")
+
+
+def try_staged(bundle: Bundle, changes: Changes) -> None:
+    """Run every check in a mount namespace that shows the new files in place."""
+    shutil.rmtree(STAGE.parent, ignore_errors=True)
+    STAGE.mkdir(parents=True)
+    stage(changes.without(STATE))
+    # Not the archive we came from: whoever brought it may have taken it away again.
+    archive = STAGE.with_name("relay.pyz")
+    bundle.archive.write(archive)
+    code, said = run(["unshare", "--mount", "--", sys.executable, str(archive), "--check-staged"])
+    shutil.rmtree(STAGE.parent)
+    said = said.removeprefix("relay.pyz: ")
+    if said.startswith(("unshare:", "mount:")):
+        raise ApplyError(f"this machine cannot try the new files before they are used: {said}", 3)
     if code:
-        raise ApplyError(said or f"the checks ended with {code}", code if code == 3 else 1)
-    tell(f"checks: {', '.join(check['name'] for check in bundle.manifest['checks'])}: ok")
+        raise ApplyError(said or f"the checks ended with {code}")
+    tell(f"checks: {', '.join(check.name for check in bundle.checks)}: ok")
 
 
 def check_staged(bundle: Bundle) -> None:
     """Inside that namespace: show the staged files in place, and ask every program."""
-    for top in sorted(STAGE.iterdir()):
-        place = f"/{top.name}"
-        layers = f"lowerdir={top}:{place}"
-        code, said = run(["mount", "-t", "overlay", "overlay", "-o", layers, place])
+    for upper in sorted(STAGE.iterdir()):
+        work = STAGE.with_name("work") / upper.name
+        work.mkdir(parents=True)
+        layers = f"lowerdir=/{upper.name},upperdir={upper},workdir={work}"
+        code, said = run(["mount", "-t", "overlay", "overlay", "-o", layers, f"/{upper.name}"])
         if code:
-            raise ApplyError(f"the new files cannot be tried before they are swapped in: {said}", 3)
-    for check in bundle.manifest["checks"]:
-        code, said = run_on_terminal(check["argv"])
-        if code or (said and check["silent"]):
-            raise ApplyError(
-                f"{check['name']} refuses the new files: {said or f'exit code {code}'}"
-            )
+            raise ApplyError(said)
+    # sshd's own, which Ubuntu makes at the first connection only, and sshd -t wants.
+    Path("/run/sshd").mkdir(exist_ok=True)
+    for check in bundle.checks:
+        code, said = run_on_terminal(check.argv)
+        if code or (said and check.silent):
+            raise ApplyError(f"{check.name} refuses the new files: {said or f'exit code {code}'}")

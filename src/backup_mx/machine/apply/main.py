@@ -15,77 +15,71 @@ import argparse
 import contextlib
 import fcntl
 import os
-import shutil
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 
-from .checks import check_staged, stage, try_staged
-from .files import APPLIED, STATE, Bundle, Changes, diff_of, remember
+from .checks import RUN, check_staged, try_staged
+from .files import APPLIED, STATE, Bundle, Changes, beside, diff_of
 from .packages import install, missing_packages
 from .services import serve
-from .system import ApplyError, InterruptedRunError, tell
+from .system import ApplyError, catch_signals, ignore_signals, tell
 from .undo import Undo
-
-LOCK = Path("/run/backup-mx/apply.lock")
-
-
-def make_directories(bundle: Bundle) -> None:
-    """Make the folders that the relay's programs expect."""
-    for path, entry in bundle.manifest["directories"].items():
-        folder = Path(path)
-        if not folder.is_dir():
-            folder.mkdir(parents=True)
-            shutil.chown(folder, entry["owner"], entry["group"])
-            folder.chmod(int(entry["mode"], 8))
 
 
 def swap(changes: Changes) -> None:
-    """Write and remove the files."""
+    """Make folders, write files, remove files."""
+    for folder in changes.make:
+        folder.make(folder.path)
+    # All of the writing comes first: a full disk shows before anything is replaced.
     for file in changes.write:
-        file.path.parent.mkdir(parents=True, exist_ok=True)
-        file.write(file.path)
+        file.write(beside(file.path))
+    for file in changes.write:
+        beside(file.path).replace(file.path)
         tell(f"written: {file.path}")
     for path in changes.remove:
         path.unlink()
         tell(f"removed: {path}")
 
 
-def apply(archive: Path, bundle: Bundle, patience: float) -> None:
+def apply(bundle: Bundle, patience: float) -> None:
     """Make the machine the bundle."""
-    tell(f"relay {bundle.manifest['relay']}, version {bundle.manifest['version'][:12]}")
+    tell(f"relay {bundle.relay}, version {bundle.version[:12]}")
     STATE.mkdir(parents=True, exist_ok=True)
     if left := Undo.left_behind():
         tell("an earlier run was killed midway")
         left.restore()
         catch_signals()
-    install(bundle.manifest["packages"], bundle.manifest["debconf"], patience)
+    install(bundle.packages, bundle.debconf, patience)
     changes = bundle.changes()
-    make_directories(bundle)
     if changes.paths:
-        stage(changes)
-        try_staged(archive, bundle)
-    units = [service["unit"] for service in bundle.manifest["services"]]
-    undo = Undo.prepare(changes.paths, units)
+        try_staged(bundle, changes)
+    bring_about(bundle, changes)
+    tell("done" if changes.paths else "done: nothing to change")
+
+
+def bring_about(bundle: Bundle, changes: Changes) -> None:
+    """Swap the files and bring the services up; put all back if that fails."""
+    first = not APPLIED.exists()
+    undo = Undo.prepare(changes, bundle.services)
     try:
         swap(changes)
-        serve(bundle, changes, first=not APPLIED.exists())
+        serve(bundle.services, changes, first=first)
     except BaseException:
         undo.restore()
         raise
-    remember(bundle, archive)
+    ignore_signals()
     undo.forget()
-    count = len(changes.paths)
-    tell(f"done: {count} file{'s' * (count != 1)} changed" if count else "done: nothing to change")
 
 
 def show_diff(bundle: Bundle) -> None:
     """Print what would change; never the content of a file that others may not read."""
-    if missing := missing_packages(bundle.manifest["packages"]):
+    missing = missing_packages(bundle.packages)
+    changes = bundle.changes().without(STATE)
+    if missing:
         tell(f"packages to install: {', '.join(missing)}")
-    changes = bundle.changes()
+    for folder in changes.make:
+        tell(f"to make: {folder.path}")
     for file in changes.write:
         for line in diff_of(file):
             tell(line)
@@ -98,23 +92,13 @@ def show_diff(bundle: Bundle) -> None:
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
     """Hold the lock that one run at a time has."""
-    LOCK.parent.mkdir(parents=True, exist_ok=True)
-    with LOCK.open("w") as lock:
+    RUN.mkdir(mode=0o700, exist_ok=True)
+    with (RUN / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ApplyError("another run is at work on this machine") from None
         yield
-
-
-def catch_signals() -> None:
-    """Let a signal end the run as a failure does: with everything put back."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise InterruptedRunError
-
-    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(name, interrupt)
 
 
 def arguments() -> argparse.Namespace:
@@ -134,23 +118,35 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def act(options: argparse.Namespace) -> None:
+    """Do what the command line asks for."""
+    if os.geteuid():
+        raise ApplyError("this needs root: try sudo", 3)
+    bundle = Bundle.read(Path(sys.argv[0]))
+    if options.check_staged:
+        check_staged(bundle)
+    elif options.diff:
+        show_diff(bundle)
+    else:
+        with alone():
+            apply(bundle, options.patience)
+
+
 def main() -> int:
     """Run; return the exit code."""
     options = arguments()
+    os.umask(0o022)
+    catch_signals()
     try:
-        if os.geteuid():
-            raise ApplyError("this needs root: try sudo", 3)  # noqa: TRY301
-        archive = Path(sys.argv[0]).resolve()
-        bundle = Bundle.read(archive)
-        if options.check_staged:
-            check_staged(bundle)
-        elif options.diff:
-            show_diff(bundle)
-        else:
-            catch_signals()
-            with alone():
-                apply(archive, bundle, options.patience)
-    except (ApplyError, OSError) as error:
-        print(f"relay.pyz: {error}", file=sys.stderr)
-        return error.code if isinstance(error, ApplyError) else 1
+        act(options)
+    except ApplyError as error:
+        tell(f"relay.pyz: {error}", sys.stderr)
+        return error.code
+    except OSError as error:
+        tell(f"relay.pyz: {error.filename or 'this machine'}: {error.strerror}", sys.stderr)
+        return 1
+    except Exception as error:
+        # No user is helped by a traceback; what it says is for whoever mends this.
+        tell(f"relay.pyz: this is a mistake in it, please report it: {error!r}", sys.stderr)
+        return 1
     return 0

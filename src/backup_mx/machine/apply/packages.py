@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 from .system import ApplyError, must, run, tell
 
+# A mirror that does not answer is tried again here, not by apt: so the patience is kept.
 APT = (
     "apt-get", "-q", "-y",
     "-o", "DPkg::Lock::Timeout=300",
-    "-o", "Acquire::Retries=2",
-    "-o", "Acquire::http::Timeout=20",
+    "-o", "Acquire::Retries=0",
+    "-o", "Acquire::http::Timeout=10",
     "-o", "Dpkg::Options::=--force-confold",
 )  # fmt: skip
 
@@ -41,7 +42,7 @@ def install(wanted: Sequence[str], answers: Sequence[str], patience: float) -> N
 
 
 def install_once(packages: Sequence[str]) -> str:
-    """Try once; return the last complaint, or nothing when all are installed."""
+    """Try once; return the first complaint, or nothing when all are installed."""
     for argv in (
         ["dpkg", "--configure", "-a", "--force-confold"],  # an interrupted run may have left some
         [*APT, "update", "-o", "APT::Update::Error-Mode=any"],
@@ -49,6 +50,6 @@ def install_once(packages: Sequence[str]) -> str:
     ):
         code, said = run(argv, timeout=900)
         if code:
-            complaints = [line for line in said.splitlines() if line.startswith(("E:", "Err:"))]
-            return (complaints or said.splitlines() or [f"{argv[0]} said nothing"])[-1]
+            lines = said.splitlines() or [f"{argv[0]} ended with {code}"]
+            return next((line for line in lines if line.startswith(("E:", "dpkg: "))), lines[-1])
     return ""

@@ -5,60 +5,69 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from .files import Bundle, Changes
-from .system import ApplyError, must, run, tell
-
-
-def is_active(unit: str) -> bool:
-    """Whether systemd says that ``unit`` runs."""
-    return run(["systemctl", "is-active", "--quiet", unit])[0] == 0
+from .files import Changes, Service
+from .system import ApplyError, run, tell
 
 
-def bring_up(service: dict[str, Any], changes: Changes, *, first: bool) -> None:
+def is_up(service: Service) -> bool:
+    """Whether a service runs; what systemd says of Debian 12's postfix.service means nothing."""
+    active = run(["systemctl", "is-active", "--quiet", service.unit])[0] == 0
+    return active and (not service.port or greets(service.port))
+
+
+def greets(port: int) -> bool:
+    """Whether an SMTP server greets, be it to say that it is busy (RFC 5321 section 4.2)."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 30) as server:
+        return server.recv(3) in (b"220", b"421")
+    return False
+
+
+def bring_up(service: Service, changes: Changes, *, first: bool) -> None:
     """Start a service that does not run, reload one whose files changed, else leave it alone."""
-    unit = service["unit"]
-    if skips(service):
+    if has_no_work(service):
         return
-    if not is_active(unit):
-        if not service["start"]:
+    if not is_up(service):
+        if not service.start:
             return
-        verb = "start"
-    elif changes.touch(service["files"]):
+        verb = "restart"
+    elif changes.touch(service.files):
         verb = "restart" if first else "try-reload-or-restart"
     else:
         return
-    must(["systemctl", verb, unit])
-    tell(f"{verb}: {unit}")
+    code, said = run(["systemctl", verb, service.unit])
+    if code or (service.port and not greets_soon(service.port)):
+        raise ApplyError(f"{service.unit} does not start: {last_words(service.unit) or said}")
+    tell(f"{verb}: {service.unit}")
 
 
-def skips(service: dict[str, Any]) -> bool:
-    """Whether a service has no work: what it makes exists, or what it needs is not here."""
-    made, needs = service["makes"], service["needs"]
-    return bool(made and Path(made).exists()) or bool(needs and not Path(needs).exists())
+def has_no_work(service: Service) -> bool:
+    """Whether what a service makes exists, or what it needs is not here."""
+    made = bool(service.makes) and all(Path(path).exists() for path in service.makes)
+    return made or bool(service.needs and not Path(service.needs).exists())
 
 
-def wait_for_greeting(port: int, patience: float = 30) -> None:
-    """Wait until an SMTP server greets on ``port`` (RFC 5321 section 4.3.1)."""
+def greets_soon(port: int, patience: float = 30) -> bool:
+    """Wait up to ``patience`` seconds until an SMTP server greets on ``port``."""
     deadline = time.monotonic() + patience
-    while time.monotonic() < deadline:
-        with (
-            contextlib.suppress(OSError),
-            socket.create_connection(("127.0.0.1", port), 5) as server,
-        ):
-            if server.recv(64).startswith(b"220"):
-                return
+    while not greets(port):
+        if time.monotonic() > deadline:
+            return False
         time.sleep(0.1)
-    said = run(["journalctl", "-q", "-n", "5", "-o", "cat", "-t", "postfix"])[1]
-    raise ApplyError(f"no greeting on port {port} within {patience:.0f} s. {said}")
+    return True
 
 
-def serve(bundle: Bundle, changes: Changes, *, first: bool) -> None:
-    """Bring every service up, and wait until the relay answers."""
+def last_words(unit: str) -> str:
+    """Return what a unit, or an instance of it, said last."""
+    pattern = unit.replace(".service", "*")
+    return run(["journalctl", "-q", "-n", "5", "-o", "cat", "-u", pattern])[1]
+
+
+def serve(services: Sequence[Service], changes: Changes, *, first: bool) -> None:
+    """Bring every service up; return when the relay answers."""
     if changes.touch(["/etc/systemd/"]):
-        must(["systemctl", "daemon-reload"])
-    for service in bundle.manifest["services"]:
+        run(["systemctl", "daemon-reload"])
+    for service in services:
         bring_up(service, changes, first=first)
-    wait_for_greeting(bundle.manifest["port"])

@@ -1,12 +1,23 @@
-"""The one way programs are run on the machine, and what goes wrong is named."""
+"""The one way programs are run on the machine, and how a failure is told."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import pty
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import TextIO
+
+ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LC_ALL": "C.UTF-8",
+    "DEBIAN_FRONTEND": "noninteractive",
+}
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class ApplyError(Exception):
@@ -17,26 +28,34 @@ class ApplyError(Exception):
         super().__init__(message)
 
 
-class InterruptedRunError(ApplyError):
-    """Somebody ended the run by a signal."""
+def tell(line: str, stream: TextIO | None = None) -> None:
+    """Say one thing that was done; go on in silence when nobody listens any more."""
+    stream = stream or sys.stdout
+    try:
+        print(line, file=stream, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
-    def __init__(self) -> None:
-        super().__init__("interrupted", 130)
+
+def catch_signals() -> None:
+    """Let the first signal end the run as a failure does, with everything put back."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        ignore_signals()
+        raise ApplyError("interrupted", 130)
+
+    for name in SIGNALS:
+        signal.signal(name, interrupt)
 
 
-def tell(line: str) -> None:
-    """Say one thing that was done; go on when nobody listens any more."""
-    with contextlib.suppress(BrokenPipeError):
-        print(line, flush=True)
+def ignore_signals() -> None:
+    """Let no further signal stop what has to be finished."""
+    for name in SIGNALS:
+        signal.signal(name, signal.SIG_IGN)
 
 
 def run(argv: Sequence[str], *, stdin: str = "", timeout: float = 300) -> tuple[int, str]:
     """Run a program without a terminal; return its exit code and all it said."""
-    environment = {
-        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        "LC_ALL": "C.UTF-8",
-        "DEBIAN_FRONTEND": "noninteractive",
-    }
     try:
         done = subprocess.run(
             argv,
@@ -46,13 +65,13 @@ def run(argv: Sequence[str], *, stdin: str = "", timeout: float = 300) -> tuple[
             text=True,
             errors="replace",
             timeout=timeout,
-            env=environment,
+            env=ENVIRONMENT,
             check=False,
         )
     except FileNotFoundError:
         raise ApplyError(f"{argv[0]} is not on this machine: is it Debian or Ubuntu?", 3) from None
     except subprocess.TimeoutExpired:
-        return 124, f"gave no answer within {timeout:.0f} s"
+        return 124, f"{argv[0]} gave no answer within {timeout:.0f} s"
     return done.returncode, done.stdout.strip()
 
 
@@ -69,7 +88,11 @@ def run_on_terminal(argv: Sequence[str]) -> tuple[int, str]:
     ours, theirs = pty.openpty()
     with open(ours, "rb", buffering=0) as screen:  # noqa: PTH123
         with subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=theirs
+            ["timeout", "60", *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=theirs,
+            env=ENVIRONMENT,
         ) as program:
             os.close(theirs)
             said = b"".join(read_until_hangup(screen.fileno()))

@@ -2,39 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from .files import STATE
-from .services import is_active
-from .system import run, tell
+from .files import STATE, Changes, Service, beside, reading
+from .services import is_up
+from .system import ApplyError, ignore_signals, run, tell
 
 UNDO = STATE / "undo"
 
 
 @dataclass(frozen=True)
 class Undo:
-    """What every touched path was, and which of our services ran."""
+    """Every touched path (its copy is named by its place in the list), and what ran or did not."""
 
-    entries: list[dict[str, Any]]
+    paths: list[str]
     running: list[str]
     stopped: list[str]
 
     @classmethod
-    def prepare(cls, paths: Sequence[Path], units: Sequence[str]) -> Undo:
-        """Save what is at ``paths`` and which of ``units`` run."""
+    def prepare(cls, changes: Changes, services: Sequence[Service]) -> Undo:
+        """Save what the changes touch, and which services run."""
+        made = [path for service in services for path in service.makes]
+        up = {service.unit: is_up(service) for service in services}
+        undo = cls(
+            [*map(str, changes.paths), *made],
+            [it.unit for it in services if up[it.unit] and changes.touch(it.files)],
+            [unit for unit, ran in up.items() if not ran],
+        )
         new = UNDO.with_name("undo.new")
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(mode=0o700)
-        entries = [save(path, new / str(number)) for number, path in enumerate(paths)]
-        running = [unit for unit in units if is_active(unit)]
-        undo = cls(entries, running, [unit for unit in units if unit not in running])
+        for number, path in enumerate(undo.paths):
+            if os.path.lexists(path):
+                clone(Path(path), new / str(number))
         (new / "index.json").write_text(json.dumps(vars(undo)))
         os.sync()
         new.rename(UNDO)
@@ -43,22 +49,23 @@ class Undo:
     @classmethod
     def left_behind(cls) -> Undo | None:
         """Return the way back of a run that was killed, if there is one."""
-        if not UNDO.exists():
-            return None
-        return cls(**json.loads((UNDO / "index.json").read_text()))
+        with reading(UNDO / "index.json"):
+            return cls(**json.loads((UNDO / "index.json").read_bytes())) if UNDO.exists() else None
 
     def restore(self) -> None:
         """Put everything back as it was; no signal may stop it midway."""
-        for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(name, signal.SIG_IGN)
+        ignore_signals()
         if self.stopped:
             run(["systemctl", "stop", *reversed(self.stopped)])
-        for entry in self.entries:
-            put_back(entry)
+        for number, path in reversed([*enumerate(self.paths)]):
+            put_back(Path(path), UNDO / str(number))
         run(["systemctl", "daemon-reload"])
-        if self.running:
-            run(["systemctl", "restart", *self.running])
+        if self.stopped:
+            run(["systemctl", "reset-failed", *self.stopped])
+        code, said = run(["systemctl", "restart", *self.running]) if self.running else (0, "")
         self.forget()
+        if code:
+            raise ApplyError(f"the old files are back, but a service does not start: {said}")
         tell("restored: everything is as it was")
 
     @staticmethod
@@ -71,22 +78,33 @@ class Undo:
         shutil.rmtree(done)
 
 
-def save(path: Path, copy: Path) -> dict[str, Any]:
-    """Copy what is at ``path``; say how to put it back."""
-    if not os.path.lexists(path):
-        return {"path": str(path), "copy": None}
-    shutil.copy2(path, copy, follow_symlinks=False)
-    found = path.lstat()
-    return {"path": str(path), "copy": copy.name, "uid": found.st_uid, "gid": found.st_gid}
+def clone(source: Path, target: Path) -> None:
+    """Copy a file or a link with its owner, mode and times."""
+    found = source.lstat()
+    shutil.copyfile(source, target, follow_symlinks=False)
+    os.chown(target, found.st_uid, found.st_gid, follow_symlinks=False)
+    shutil.copystat(source, target, follow_symlinks=False)
 
 
-def put_back(entry: dict[str, Any]) -> None:
-    """Make one path what it was."""
-    path = Path(entry["path"])
-    if entry["copy"] is None:
+def look(path: Path) -> tuple[int, ...] | None:
+    """Return what tells a file from another one, None where there is none."""
+    with contextlib.suppress(FileNotFoundError):
+        found = path.lstat()
+        return found.st_mode, found.st_uid, found.st_gid, found.st_size, found.st_mtime_ns
+    return None
+
+
+def put_back(path: Path, copy: Path) -> None:
+    """Make one path what it was: its copy, or nothing where there is no copy."""
+    beside(path).unlink(missing_ok=True)
+    if os.path.lexists(copy):
+        if look(path) == look(copy):
+            return  # a full disk has no room for another copy
+        clone(copy, beside(path))
+        beside(path).replace(path)
+    elif path.is_dir():
+        # It is not empty when Postfix has made its queue in it, and stays.
+        with contextlib.suppress(OSError):
+            path.rmdir()
+    else:
         path.unlink(missing_ok=True)
-        return
-    new = path.with_name(f".{path.name}.backup-mx")
-    shutil.copy2(UNDO / entry["copy"], new, follow_symlinks=False)
-    os.chown(new, entry["uid"], entry["gid"], follow_symlinks=False)
-    new.replace(path)
