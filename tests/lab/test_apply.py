@@ -197,6 +197,19 @@ def complaint_of_many(done: Done) -> str:
     return said
 
 
+def test_mail_in_the_stock_queue_is_not_stranded(patient: Patient) -> None:
+    """Mail that waits in Debian's own Postfix queue would never be looked at again: refused."""
+    before = patient.look()
+    letter = patient.machine.root / "var/spool/postfix/deferred/4/4ABC"
+    letter.parent.mkdir(parents=True)
+    letter.write_text("mail")
+    done = patient.apply(patient.tree)
+    letter.unlink()
+    assert done.returncode == 1
+    assert complaint(done).startswith("1 messages wait in /var/spool/postfix")
+    assert etc(patient.look()) == etc(before)
+
+
 def test_without_root_nothing_is_tried(patient: Patient) -> None:
     """Somebody who is not root is told so."""
     patient.run("cp", patient.put(patient.tree), "/tmp/new.pyz")

@@ -26,6 +26,8 @@ from .services import serve
 from .system import ApplyError, catch_signals, ignore_signals, tell
 from .undo import Undo
 
+STOCK = Path("/var/spool/postfix")
+
 
 def swap(changes: Changes) -> None:
     """Make folders, write files, remove files."""
@@ -51,11 +53,22 @@ def apply(bundle: Bundle, patience: float) -> None:
         left.restore()
         catch_signals()
     install(bundle.packages, bundle.debconf, patience)
+    strand_no_mail()
     changes = bundle.changes()
     if changes.paths:
         try_staged(bundle, changes)
     bring_about(bundle, changes)
     tell("done" if changes.paths else "done: nothing to change")
+
+
+def strand_no_mail() -> None:
+    """Refuse while mail waits where Debian's own Postfix has its queue: a relay never looks there.
+
+    Raises ApplyError.
+    """
+    queues = [STOCK / name for name in ("maildrop", "incoming", "active", "deferred", "hold")]
+    if count := sum(path.is_file() for queue in queues for path in queue.rglob("*")):
+        raise ApplyError(f"{count} messages wait in {STOCK}: deliver or delete them first")
 
 
 def bring_about(bundle: Bundle, changes: Changes) -> None:
