@@ -10,12 +10,13 @@ N ?= 500
 # What the lab needs of Debian or Ubuntu, and python3-venv for .venv itself.
 PACKAGES := debian-archive-keyring iproute2 mmdebstrap openssh-client python3-venv systemd-container
 
+.NOTPARALLEL:
 .PHONY: drill test check packages generated lock clean
 
 drill: packages .venv/installed
-	$(BIN)/backup-mx lab up --if-needed
-	$(BIN)/backup-mx lab drill outage --messages $(N) --report reports/outage; \
-	    code=$$?; $(BIN)/backup-mx lab down; exit $$code
+	@trap '$(BIN)/backup-mx lab down --name drill' EXIT; trap 'exit 130' INT TERM; set -ex; \
+	$(BIN)/backup-mx lab up --name drill; \
+	$(BIN)/backup-mx lab drill outage --name drill --messages $(N) --report reports/outage
 
 test: packages check
 	$(BIN)/pytest tests/lab

@@ -130,6 +130,7 @@ def _conflicts(tables: Tables, sections: Sections) -> Iterator[_Mistake]:
     for name, domain in domains.items():
         yield from _owner(name, domain, tables)
     yield from _same_domain(table(tables, "domain"))
+    yield from _relays_as_domains(domains, relays)
     operator = dict(_checked(table(tables, "operator"), sections["operator"]))
     yield from _operator_elsewhere(operator, table(tables, "domain"))
 
@@ -180,6 +181,15 @@ def _loops(name: str, primary: Tables, relays: Mapping[str, Tables]) -> Iterator
         # Another port of the loopback may be a tunnel's end; at 25 the relay itself answers.
         expected = "expected the primary's host and port, but there the relay itself answers"
         yield _Mistake((*path, "drain_to"), expected)
+
+
+def _relays_as_domains(domains: Tables, relays: Mapping[str, Tables]) -> Iterator[_Mistake]:
+    """Tell where a relay's own name is to be a mail domain: Postfix has it as its own already."""
+    owners = {relay.get("hostname"): name for name, relay in relays.items()}
+    for name in domains:
+        if owner := owners.get(name.lower()):
+            expected = f"expected a mail domain, but this is the host {_dotted(('relay', owner))}"
+            yield _Mistake(("domain", name), expected)
 
 
 def _is_loopback(host: str) -> bool:

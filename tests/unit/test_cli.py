@@ -244,3 +244,22 @@ def test_printable_keeps_words() -> None:
     """Text in any script stays; only what steers is replaced."""
     assert printable("für 例え") == "für 例え"
     assert printable("a\nb") == "a�b"
+
+
+def test_held_mail_is_not_tried(verb: Verb, relay_says: Callable[[Answer], None]) -> None:
+    """A flush leaves what is on hold; drain says so."""
+    relay_says(Answer(0, listing() + "\n" + listing(queue_id="4dHeld", queue_name="hold"), ""))
+    assert verb("drain").out == "1 message is tried now.\n1 message is on hold, and not tried.\n"
+    assert json.loads(verb("drain", "--json").out) == {"tried": 1, "held": 1}
+
+
+def test_nothing_a_machine_says_steers_a_terminal(
+    verb: Verb, relay_says: Callable[[Answer], None]
+) -> None:
+    """Neither an ID nor a complaint reaches the terminal as it came."""
+    relay_says(Answer(0, listing(queue_id="4d\x1b]0;pwn", queue_name="[/foo]"), ""))
+    shown = verb("queue")
+    assert shown.code == 0
+    assert "\x1b" not in shown.out
+    relay_says(Answer(1, "", "postqueue: \x1b]0;pwn\x07"))
+    assert "\x1b" not in verb("queue").err

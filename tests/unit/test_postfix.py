@@ -53,7 +53,17 @@ def test_garbage_is_a_value_error(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["[]", "null", "{}", '{"queue_name": 1}', LINE.replace("1234", "Infinity"), LINE[:-1]]
+    "line",
+    [
+        "[]",
+        "null",
+        "{}",
+        '{"queue_name": 1}',
+        LINE.replace("1234", "Infinity"),
+        LINE[:-1],
+        LINE.replace('"alice@example.org"', "5"),
+        LINE.replace('"connect to mail: timed out"', "null"),
+    ],
 )
 def test_json_that_is_no_message(line: str) -> None:
     """JSON of another shape is refused as well."""

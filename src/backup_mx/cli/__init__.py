@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from typing import NoReturn
@@ -40,22 +41,30 @@ for verb in (
 
 def main() -> NoReturn:
     """Run the command line: one clear message and an exit code for whatever goes wrong."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     try:
         code = cli.main(prog_name="backup-mx", standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else 0)
-    except click.exceptions.Abort:
-        fail("interrupted", 130)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except BackupMxError as error:
-        fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        fail("interrupted", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except Exception as error:  # no traceback reaches a user, unless he asks for it
-        if os.environ.get("BACKUP_MX_TRACEBACK"):
-            traceback.print_exc()
-        fail(f"a defect in backup-mx: {error!r}. BACKUP_MX_TRACEBACK=1 shows where.", 1)
+    except (Exception, KeyboardInterrupt) as error:
+        fail(*explained(error))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def explained(error: BaseException) -> tuple[str, int]:
+    """Return what a user is told of ``error``, and the exit code. No traceback, unless wanted."""
+    match error:
+        case BackupMxError():
+            return str(error), error.exit_code
+        case click.exceptions.Abort() | KeyboardInterrupt():
+            return "interrupted", 130
+        case OSError():
+            return f"{error.filename or 'the output'}: {error.strerror}", 1
+    if os.environ.get("BACKUP_MX_TRACEBACK"):
+        traceback.print_exception(error)
+    return f"a defect in backup-mx: {error!r}. BACKUP_MX_TRACEBACK=1 shows where.", 1

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
+import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -85,9 +85,10 @@ def machine_of(name: str, machine: str) -> Machine:
     return attach(name).machine(machine)
 
 
-def hand_over(argv: Sequence[str]) -> NoReturn:
-    """Let a program have the terminal; end as it ends."""
-    sys.exit(subprocess.run(argv, check=False).returncode)
+def hand_over(argv: list[str]) -> NoReturn:
+    """Become a program, which has the terminal from now on."""
+    sys.stdout.flush()
+    os.execvp(argv[0], argv)  # noqa: S606  an argument list; no shell is what is wanted
 
 
 @lab.command()
@@ -98,10 +99,10 @@ def shell(machine: str, name: str) -> None:
     hand_over(machine_of(name, machine).command(["bash", "-l"]))
 
 
-@lab.command("run", context_settings={"ignore_unknown_options": True})
+@lab.command("run")
 @LAB
 @click.argument("machine")
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.argument("command", metavar="-- COMMAND...", nargs=-1, required=True)
 def run_command(machine: str, command: Sequence[str], name: str) -> None:
     """Run a command in a machine, as root; end as it ends."""
     hand_over(machine_of(name, machine).command(list(command)))
@@ -110,18 +111,18 @@ def run_command(machine: str, command: Sequence[str], name: str) -> None:
 @lab.command()
 @click.argument("machine")
 @LAB
-@click.option("--mail", is_flag=True, help="Postfix's log instead of the journal.")
+@click.option("--mail", is_flag=True, help="Postfix's log instead, also of a machine that is off.")
 def logs(machine: str, name: str, mail: bool) -> None:
     """Print a machine's journal."""
     chosen = machine_of(name, machine)
-    hand_over(
-        chosen.command(["cat", chosen.role.mail_log] if mail else ["journalctl", "--no-pager"])
-    )
+    if mail:
+        hand_over(["cat", str(chosen.root / chosen.role.mail_log.lstrip("/"))])
+    hand_over(chosen.command(["journalctl", "--no-pager"]))
 
 
 @lab.command()
-@click.argument("name", metavar="DRILL")
-@click.option("--lab", default="lab", show_default=True, help="Which lab.")
+@click.argument("which", metavar="DRILL")
+@LAB
 @click.option("--messages", type=click.IntRange(20, 100_000), default=500, show_default=True)
 @click.option(
     "--report",
@@ -129,24 +130,33 @@ def logs(machine: str, name: str, mail: bool) -> None:
     help="Where report.json and report.html go.  [default: reports/DRILL]",
 )
 @JSON
-def drill(name: str, lab: str, messages: int, report: Path | None, as_json: bool) -> None:
+def drill(which: str, name: str, messages: int, report: Path | None, as_json: bool) -> None:
     """Run a drill in a lab that is up: outage. Fails when a message is lost."""
-    from backup_mx.lab import drills
-    from backup_mx.lab.report import summary, write_report
-    from backup_mx.lab.world import attach
+    from backup_mx.lab import drills, world
+    from backup_mx.lab.report import ready_for, write_report
 
-    chosen = drills.drill(name)
-    result = run_drill(chosen, attach(lab), messages, quiet=as_json)
-    written = write_report(result, report or Path("reports") / name)
+    chosen = drills.drill(which)
+    folder = ready_for(report or Path("reports") / which)
+    with world.claimed(name) as claimed:
+        result = run_drill(chosen, claimed, messages, quiet=as_json)
     if as_json:
         say_json(result)
     else:
-        say()
-        say(f"{result['verdict'].upper()}: {summary(result)}")
-        for title, value in result["figures"].items():
-            say(f"  {title}: {value}")
+        show_result(result)
+    written = write_report(result, folder)
+    if not as_json:
         say(f"Report: {', '.join(map(str, written))}")
     sys.exit(0 if result["verdict"] == "pass" else 1)
+
+
+def show_result(result: Mapping[str, Any]) -> None:
+    """Print a drill's verdict and what was measured."""
+    from backup_mx.lab.report import summary
+
+    say()
+    say(f"{result['verdict'].upper()}: {summary(result)}")
+    for title, value in result["figures"].items():
+        say(f"  {title}: {value}")
 
 
 def run_drill(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -142,26 +143,38 @@ def waiting_on(host: Host) -> list[Message]:
     """Return what waits on a relay, oldest first."""
     from backup_mx.relay import postfix
 
-    answer = host.run(postfix.LIST)
-    if answer.code:
-        raise MachineError(f"postqueue: {answer.stderr.strip() or answer.code}")
     try:
-        return postfix.messages(answer.stdout.splitlines())
+        return postfix.messages(said_by(host, postfix.LIST).splitlines())
     except ValueError as error:
         raise MachineError(str(error)) from None
 
 
+def said_by(host: Host, argv: Sequence[str]) -> str:
+    """Return what a command on a relay prints. Raises MachineError with its complaint."""
+    answer = host.run(argv)
+    if answer.code:
+        raise MachineError(answer.stderr.strip() or f"{argv[0]} ended with {answer.code}")
+    return answer.stdout
+
+
+def on_a_relay(command: Callable[[Host, bool], None]) -> Callable[..., None]:
+    """Give a command the options that say which relay is asked, and hand it that relay."""
+
+    @functools.wraps(command)
+    def asked(
+        relay: str | None, path: Path, ssh_config: Path | None, lab: str | None, as_json: bool
+    ) -> None:
+        command(host_of(relay, path, ssh_config, lab), as_json)
+
+    options: tuple[Callable[..., Any], ...] = (JSON, IN_LAB, SSH_CONFIG, CONFIG, RELAY)
+    return functools.reduce(lambda made, option: option(made), options, asked)
+
+
 @click.command()
-@RELAY
-@CONFIG
-@SSH_CONFIG
-@IN_LAB
-@JSON
-def queue(
-    relay: str | None, path: Path, ssh_config: Path | None, lab: str | None, as_json: bool
-) -> None:
+@on_a_relay
+def queue(host: Host, as_json: bool) -> None:
     """List what waits on a relay, and why."""
-    messages = waiting_on(host_of(relay, path, ssh_config, lab))
+    messages = waiting_on(host)
     if as_json:
         say_json({"messages": [asdict(message) for message in messages]})
     elif not messages:
@@ -182,9 +195,9 @@ def show_queue(messages: Sequence[Message]) -> None:
     for message in messages:
         recipients = ", ".join(each.address for each in message.recipients)
         reasons = "; ".join(sorted({each.reason for each in message.recipients} - {""}))
-        cells = (message.id, message.queue, duration(now - message.arrival), size(message.size))
-        texts = (message.sender or "<>", recipients, reasons)
-        table.add_row(*cells, *(Text(printable(text)) for text in texts))
+        waits = duration(now - message.arrival)
+        cells = (message.id, message.queue, waits, size(message.size), message.sender or "<>")
+        table.add_row(*(Text(printable(cell)) for cell in (*cells, recipients, reasons)))
     screen().print(table)
     octets = sum(message.size for message in messages)
     oldest = duration(now - messages[0].arrival)
@@ -192,24 +205,23 @@ def show_queue(messages: Sequence[Message]) -> None:
 
 
 @click.command()
-@RELAY
-@CONFIG
-@SSH_CONFIG
-@IN_LAB
-@JSON
-def drain(
-    relay: str | None, path: Path, ssh_config: Path | None, lab: str | None, as_json: bool
-) -> None:
-    """Let a relay try all its mail now (a flush)."""
+@on_a_relay
+def drain(host: Host, as_json: bool) -> None:
+    """Let a relay try its mail now (a flush). What is on hold stays there."""
     from backup_mx.relay import postfix
 
-    host = host_of(relay, path, ssh_config, lab)
-    count = len(waiting_on(host))
-    answer = host.run(postfix.FLUSH)
-    if answer.code:
-        raise MachineError(f"postqueue: {answer.stderr.strip() or answer.code}")
+    messages = waiting_on(host)
+    held = sum(message.queue == "hold" for message in messages)
+    tried = len(messages) - held
+    said_by(host, postfix.FLUSH)
     if as_json:
-        say_json({"tried": count})
-    else:
-        say(f"{count} {'message is' if count == 1 else 'messages are'} tried now." if count
-            else "Nothing waits.")  # fmt: skip
+        say_json({"tried": tried, "held": held})
+        return
+    say("Nothing waits." if not messages else f"{counted(tried)} tried now.")
+    if held:
+        say(f"{counted(held)} on hold, and not tried.")
+
+
+def counted(messages: int) -> str:
+    """Say how many messages are, with the verb they need."""
+    return f"{messages} message is" if messages == 1 else f"{messages} messages are"

@@ -35,13 +35,13 @@ LAB = click.option("--name", default="lab", show_default=True, help="Which lab."
 
 
 def say(line: str = "") -> None:
-    """Print one line of a result."""
-    click.echo(line)
+    """Print one line of a result; a machine may have said it, so it steers no terminal."""
+    click.echo(printable(line))
 
 
 def progress(line: str) -> None:
     """Print one line about work that goes on."""
-    click.echo(line, err=True)
+    click.echo(printable(line), err=True)
 
 
 def say_json(value: object) -> None:
@@ -80,5 +80,6 @@ def screen() -> Console:
 
 def fail(message: str, code: int) -> NoReturn:
     """End with a message on stderr."""
-    click.echo(f"backup-mx: {message}", err=True)
+    for line in f"backup-mx: {message}".splitlines():
+        progress(line)
     sys.exit(code)

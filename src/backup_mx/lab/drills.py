@@ -7,6 +7,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -44,27 +45,30 @@ class Outage:
         """Name the places that mail can be in."""
         self.sender = Sender(self.world.machine("internet"))
         self.relay = RelayQueue(self.world.machine("mx2"))
-        self.mailboxes = Mailboxes(self.world.machine("primary"))
+        self.primary = self.world.machine("primary")
+        self.mailboxes = Mailboxes(self.primary)
 
     def run(self) -> dict[str, Any]:
-        """Run the drill; return its report. Raises LabError when the lab itself fails."""
+        """Run the drill; return its report. Raises LabError when the lab is not fit for one."""
         started = datetime.now(UTC).isoformat(timespec="seconds")
         self.refuse_leftovers()
-        with self.sampled():
+        with ThreadPoolExecutor() as pool, self.sampled(pool):
             self.deliver_directly()
-            bounces, notices = self.sender.bounces, self.relay.notices
+            notices = self.notices
             self.mailboxes.empty()
             self.timeline.event("the primary's power is cut", "primary off")
-            self.mailboxes.machine.kill()
-            sent = self.fill_the_relay()
-            failures = self.bring_the_primary_back()
+            self.primary.kill()
+            mails = corpus(self.messages, seed())
+            sending = pool.submit(self.sender.submit, mails, "outage")
+            failures = self.lose_and_regain()
+            sent = sending.result()
         answers = self.sender.answers(RELAY)
         self.timeline.event("reading every mailbox over IMAP")
         result = reconcile(
             sent,
             answers.accepted & {each.message_id for each in sent},
             self.mailboxes.collect(),
-            dsn=self.sender.bounces - bounces + self.relay.notices - notices + self.relay.held,
+            dsn=self.notices - notices,
             excusable_duplicates=answers.unanswered,
         )
         return report_json(
@@ -76,13 +80,20 @@ class Outage:
             failures=failures,
         )
 
+    @property
+    def notices(self) -> int:
+        """How many notices were ever made: by the relay, or by others for the senders."""
+        return self.sender.bounces + self.relay.notices
+
     def refuse_leftovers(self) -> None:
-        """Raise LabError when mail from before would blur the count."""
+        """Raise LabError when a machine is off, or mail from before would blur the count."""
+        again = f"backup-mx lab down --name {self.world.name}, then up, makes a new one"
+        for status in self.world.status():
+            if status.state != "running":
+                raise LabError(f"{status.machine} is {status.state} in this lab: {again}")
         for place, count in (("sender", self.sender.waiting), ("relay", self.relay.waiting)):
             if count:
-                raise LabError(
-                    f"{count} messages wait at the {place} from before: take the lab down"
-                )
+                raise LabError(f"{count} messages wait at the {place} from before: {again}")
 
     def deliver_directly(self) -> None:
         """Show that mail takes the primary while it is there."""
@@ -94,44 +105,52 @@ class Outage:
             raise LabError("mail took the relay although the primary was there")
         self.timeline.event(f"{len(sent)} messages went straight to the primary")
 
-    def fill_the_relay(self) -> list[Sent]:
-        """Send everything, and cut the relay's power when it has half of it."""
+    def lose_and_regain(self) -> list[str]:
+        """Go through the outage; return what did not come about. The primary is on afterwards."""
+        try:
+            self.fill_the_relay()
+            self.bring_the_primary_back()
+        except LabError as error:
+            self.timeline.event(f"given up: {error}")
+            return [str(error)]
+        finally:
+            if not self.primary.running:
+                self.primary.boot()
+                self.primary.ready()
+        return [f"{self.relay.held} on hold on the relay"] if self.relay.held else []
+
+    def fill_the_relay(self) -> None:
+        """Wait for half of the mail, cut the relay's power, and wait for the rest."""
         began = time.monotonic()
-        with self.submitting() as sent:
-            half = self.messages // 2
-            self.wait(f"{half} messages to be on the relay", self.relay_has(half), INTAKE_SECONDS)
-            self.timeline.event(f"the relay's power is cut with {half} messages on it", "power cut")
-            self.relay.machine.kill()
-            self.relay.machine.boot()
-            self.relay.machine.ready()
-            self.relay.machine.listening(25)
-            self.timeline.event("the relay answers again", "relay back")
-        self.timeline.event(f"the sender was handed {len(sent)} messages")
+        half = self.messages // 2
+        self.wait(f"{half} messages to be on the relay", self.relay_has(half), INTAKE_SECONDS)
+        self.timeline.event(f"the relay's power is cut with {half} messages on it", "power cut")
+        self.relay.machine.kill()
+        self.relay.machine.boot()
+        self.relay.machine.ready()
+        self.relay.machine.listening(25)
+        self.timeline.event("the relay answers again", "relay back")
+        self.wait("the relay to have all", self.relay_has(self.messages), INTAKE_SECONDS)
         self.wait("the sender's queue to empty", self.retried(self.sender_is_empty), INTAKE_SECONDS)
         self.figures["intake with the power cut, s"] = round(time.monotonic() - began, 1)
         self.figures["messages waiting on the relay"] = waiting = self.relay.waiting
         self.timeline.event(f"{waiting} messages wait on the relay")
-        return sent
 
-    def bring_the_primary_back(self) -> list[str]:
-        """Switch the primary on, flush, wait; return what did not happen in time."""
-        self.mailboxes.machine.boot()
-        self.mailboxes.machine.ready()
+    def bring_the_primary_back(self) -> None:
+        """Switch the primary on, flush, and wait until it has everything."""
+        self.primary.boot()
+        self.primary.ready()
         self.timeline.event("the primary answers again", "primary back")
         back = time.monotonic()
         self.relay.flush()
         self.wait("the first delivery", lambda: self.mailboxes.count > 0, DRAIN_SECONDS)
         self.figures["first delivery after the flush, s"] = round(time.monotonic() - back, 1)
         self.timeline.event("the first message is in its mailbox")
-        try:
-            self.wait("the relay's queue to empty", lambda: self.relay.waiting == 0, DRAIN_SECONDS)
-            self.figures["drained after the flush, s"] = round(time.monotonic() - back, 1)
-            self.timeline.event("the relay's queue is empty", "drained")
-            self.wait("the primary to file it", lambda: self.mailboxes.on_the_way == 0, 60)
-        except LabError as error:
-            return [str(error)]
+        self.wait("the relay's queue to empty", lambda: self.relay.waiting == 0, DRAIN_SECONDS)
+        self.figures["drained after the flush, s"] = round(time.monotonic() - back, 1)
+        self.timeline.event("the relay's queue is empty", "drained")
+        self.wait("the primary to file it", lambda: self.mailboxes.on_the_way == 0, 60)
         self.timeline.event("the primary has filed everything")
-        return []
 
     def relay_has(self, count: int) -> Callable[[], bool]:
         """Return the question whether the relay keeps that many messages."""
@@ -163,28 +182,7 @@ class Outage:
             time.sleep(0.05)
 
     @contextlib.contextmanager
-    def submitting(self) -> Iterator[list[Sent]]:
-        """Submit the corpus while the block runs; what was submitted is in the list after it."""
-        sent: list[Sent] = []
-        errors: list[LabError] = []
-
-        def work() -> None:
-            try:
-                sent.extend(self.sender.submit(corpus(self.messages, seed()), "outage"))
-            except LabError as error:
-                errors.append(error)
-
-        thread = threading.Thread(target=work)
-        thread.start()
-        try:
-            yield sent
-        finally:
-            thread.join()
-        if errors:
-            raise errors[0]
-
-    @contextlib.contextmanager
-    def sampled(self) -> Iterator[None]:
+    def sampled(self, pool: Executor) -> Iterator[None]:
         """Take the curve's samples while the block runs."""
         stop = threading.Event()
 
@@ -192,13 +190,12 @@ class Outage:
             while not stop.wait(SAMPLE_SECONDS):
                 self.timeline.sample(self.relay.waiting, self.mailboxes.count, self.sender.waiting)
 
-        thread = threading.Thread(target=work)
-        thread.start()
+        sampling = pool.submit(work)
         try:
             yield
         finally:
             stop.set()
-            thread.join()
+        sampling.result()
 
 
 def seed() -> int:

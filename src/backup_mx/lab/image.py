@@ -163,7 +163,6 @@ def _build(spec: ImageSpec, final: Path, progress: Progress) -> None:
         (temporary / "debs").mkdir()
         _run(_command(spec, temporary), progress)
         mirror.index(temporary / "debs")
-        temporary.chmod(0o755)
         temporary.rename(final)
     except BaseException:
         shutil.rmtree(temporary)

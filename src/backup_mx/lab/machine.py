@@ -98,6 +98,9 @@ class Machine:
     def create(self, image: Path) -> None:
         """Make its disk over the tree ``image``. Raises HostError if the host has no overlay."""
         upper, work = self.folder / "upper", self.folder / "work"
+        # Other users of the host have no business with setuid programs that nobody patches.
+        names.LABS.mkdir(parents=True, exist_ok=True)
+        names.LABS.chmod(0o700)
         for folder in (upper, work, self.root):
             folder.mkdir(parents=True)
         mounts.overlay(image, upper, work, self.root)

@@ -118,14 +118,27 @@ def octets(count: float) -> str:
     return f"{size:.1f} GB"
 
 
+def ready_for(folder: Path) -> Path:
+    """Return ``folder``, made and written to once: a drill's result is not to be lost at its end.
+
+    Raises LabError when it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise LabError(f"cannot write the report to {folder}: {error.strerror}") from error
+
+
 def write_report(report: Mapping[str, Any], folder: Path) -> tuple[Path, Path]:
     """Write report.json and report.html into ``folder``; return their paths.
 
-    Each file appears whole or not at all. Raises LabError when the folder cannot be written.
+    Each file appears whole or not at all. Raises LabError when the folder (see ready_for) cannot be
+    written.
     """
     texts = {"report.json": json.dumps(report, indent=2), "report.html": report_html(report)}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         written = [_replace(folder / name, text) for name, text in texts.items()]
     except OSError as error:
         raise LabError(f"cannot write the report to {folder}: {error.strerror}") from error

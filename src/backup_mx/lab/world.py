@@ -175,8 +175,9 @@ def is_up(name: str) -> bool:
 def attach(name: str = "lab") -> World:
     """Return a running lab, for looking at it and working in it.
 
-    Raises LabError when no lab of that name is up.
+    Raises LabError when no lab of that name is up, HostError without root.
     """
+    host.require()
     if not _came_up(name):
         raise LabError(f"lab {name} is not running; backup-mx lab up --name {name} starts it")
     folders = {path.name for path in names.folder(name).iterdir()}
@@ -201,7 +202,7 @@ def down(name: str = "lab") -> None:
 
 @contextlib.contextmanager
 def _alone(name: str) -> Iterator[None]:
-    """Be the only process that brings this lab up or down.
+    """Be the only process that brings this lab up or down, or drills in it.
 
     The lock is an abstract socket (unix(7)): the kernel frees it with the process, however that
     ends, and there is no file to leave behind.
@@ -210,9 +211,19 @@ def _alone(name: str) -> Iterator[None]:
         try:
             lock.bind(f"\0backup-mx-{names.prefix(name)}lock")
         except OSError:
-            busy = f"another backup-mx is just bringing lab {name} up or down"
+            busy = f"another backup-mx is at work on lab {name}: up, down or a drill"
             raise LabError(f"{busy}; end it or wait for it") from None
         yield
+
+
+@contextlib.contextmanager
+def claimed(name: str) -> Iterator[World]:
+    """Have a running lab for oneself: nobody takes it down or drills in it meanwhile.
+
+    Raises LabError when it is not up, or claimed already.
+    """
+    with _alone(name):
+        yield attach(name)
 
 
 def running() -> list[str]:

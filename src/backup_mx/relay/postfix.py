@@ -50,16 +50,23 @@ def message_of(line: str) -> Message:
 
 
 def from_json(entry: dict[str, Any]) -> Message:
-    """Build a Message from a listing's object."""
-    sender = entry["sender"]
+    """Build a Message from a listing's object. Raises KeyError, TypeError, ValueError."""
+    sender = text(entry["sender"])
     return Message(
-        queue=entry["queue_name"],
-        id=entry["queue_id"],
+        queue=text(entry["queue_name"]),
+        id=text(entry["queue_id"]),
         arrival=int(entry["arrival_time"]),
         size=int(entry["message_size"]),
         sender="" if sender == "MAILER-DAEMON" else sender,
         recipients=tuple(
-            Recipient(recipient["address"], recipient.get("delay_reason", ""))
+            Recipient(text(recipient["address"]), text(recipient.get("delay_reason", "")))
             for recipient in entry["recipients"]
         ),
     )
+
+
+def text(value: object) -> str:
+    """Return ``value`` if it is a string. Raises TypeError."""
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value
