@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import errno
 import re
+import stat
 import time
 from collections.abc import Callable
 
 import pytest
 
 from backup_mx.errors import LabError
-from backup_mx.lab import host, network
+from backup_mx.lab import host, image, names, network
 from backup_mx.lab.machine import Machine
 from backup_mx.lab.world import World, attach
 
 pytestmark = pytest.mark.lab
 
 EVERYWHERE = pytest.mark.parametrize("name", ["internet", "primary", "mx2"])
+
+
+def test_other_users_of_the_host_stay_out(world: World) -> None:
+    """Neither the machines' disks nor the images can be reached without root."""
+    for folder in (names.LABS, image.images()):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert world.machine("mx2").root.is_relative_to(names.LABS)
 
 
 def eventually(what: str, ready: Callable[[], bool], timeout: float = 15.0) -> None:

@@ -133,6 +133,9 @@ def ensure(spec: ImageSpec, progress: Progress) -> Image:
     Two that want it at once get one build: the second waits. Raises LabError with mmdebstrap's
     last words when it cannot be built, and then leaves nothing of it.
     """
+    images().mkdir(parents=True, exist_ok=True)
+    # Images hold setuid programs that nobody patches: other users of the host stay out.
+    images().chmod(0o700)
     final = images() / f"{spec.name}-{spec.release}-{spec.digest}"
     if not final.exists():
         with _only_builder(progress):
@@ -144,7 +147,6 @@ def ensure(spec: ImageSpec, progress: Progress) -> Image:
 @contextlib.contextmanager
 def _only_builder(progress: Progress) -> Iterator[None]:
     """Be the one process that builds images here, and clear away what a killed one left."""
-    images().mkdir(parents=True, exist_ok=True)
     with (images() / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
