@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -263,3 +264,37 @@ def test_nothing_a_machine_says_steers_a_terminal(
     assert "\x1b" not in shown.out
     relay_says(Answer(1, "", "postqueue: \x1b]0;pwn\x07"))
     assert "\x1b" not in verb("queue").err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("lab", "up"),
+        ("lab", "down"),
+        ("lab", "status"),
+        ("lab", "run", "mx2", "--", "true"),
+        ("lab", "logs", "mx2"),
+        ("lab", "drill", "outage"),
+        ("queue", "--lab", "lab"),
+    ],
+)
+def test_the_lab_needs_root(
+    verb: Verb, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    """Whoever is not root is told so, in one line, by every verb that touches a lab."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    ended = verb(*arguments)
+    assert ended.code == 3
+    assert ended.err == (
+        "backup-mx: the lab boots machines and needs root: run it again with sudo\n"
+    )
+
+
+def test_a_full_disk_leaves_no_half_config(verb: Verb, tmp_path: Path) -> None:
+    """What cannot be written whole is not there at all."""
+    full = Path("/dev/full")
+    (tmp_path / ".backup-mx.toml.new").symlink_to(full)
+    ended = verb("init", *FACTS)
+    assert ended.code == 1
+    assert "No space left on device" in ended.err
+    assert not list(tmp_path.iterdir())

@@ -41,22 +41,30 @@ def init(path: Path, as_json: bool, **given: str | None) -> None:
     facts = [given[name.replace("-", "_")] or ask(name) for name in FACTS]
     text = sample.starter(*facts)
     config.parse(text, str(path))
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise BackupMxError(f"{path} cannot be written: {error.strerror}") from None
+    write_new(path, text)
     if as_json:
         say_json({"config": str(path)})
     else:
         say(f"{path} is written. Next: backup-mx check, then backup-mx build")
 
 
+def write_new(path: Path, text: str) -> None:
+    """Write a file that is not there yet: all of it or nothing, and over nobody's."""
+    new = path.with_name(f".{path.name}.new")
+    try:
+        new.write_text(text, encoding="utf-8")
+        path.hardlink_to(new)
+    except OSError as error:
+        raise BackupMxError(f"{path} cannot be written: {error.strerror}") from None
+    finally:
+        new.unlink(missing_ok=True)
+
+
 def ask(name: str) -> str:
     """Ask for a fact on a terminal; without one, say which option is missing."""
     if not sys.stdin.isatty():
         raise click.UsageError(f"missing option --{name} (there is no terminal to ask on)")
-    return str(click.prompt(FACTS[name]))
+    return str(click.prompt(FACTS[name], err=True))
 
 
 @click.command()
