@@ -41,7 +41,8 @@ packages:
 	@missing=$$(for name in $(PACKAGES); do \
 	    dpkg-query -W -f '$${db:Status-Status}' $$name 2>/dev/null | grep -qx installed || echo $$name; done); \
 	if [ -n "$$missing" ]; then \
-	    echo "Installing $$missing"; \
+	    [ $$(id -u) = 0 ] || { echo "Root is needed, to install" $$missing >&2; exit 1; }; \
+	    echo "Installing" $$missing; \
 	    apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends $$missing; fi
 
 .venv/tools: requirements.lock

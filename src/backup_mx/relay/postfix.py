@@ -1,4 +1,4 @@
-"""The only caller of Postfix's commands, and the only reader of what they say."""
+"""The commands a running relay's Postfix is asked by, and the only reader of what they say."""
 
 from __future__ import annotations
 
