@@ -11,7 +11,7 @@ import pytest
 from backup_mx.errors import LabError
 from backup_mx.lab.chart import chart
 from backup_mx.lab.reconcile import Collected, Sent, reconcile
-from backup_mx.lab.report import octets, report_html, report_json, write_report
+from backup_mx.lab.report import octets, ready_for, report_html, report_json, write_report
 from backup_mx.lab.timeline import Event, Timeline
 
 ALICE = "alice@example.org"
@@ -144,7 +144,7 @@ def test_sizes_are_written_as_people_read_them(count: int, text: str) -> None:
 
 
 def test_both_files_are_written_and_replace_what_was(tmp_path: Path) -> None:
-    write_report(report(), tmp_path / "new")
+    write_report(report(), ready_for(tmp_path / "new"))
     paths = write_report(report(copies=0), tmp_path / "new")
     assert [path.name for path in paths] == ["report.json", "report.html"]
     assert json.loads(paths[0].read_text())["verdict"] == "fail"
