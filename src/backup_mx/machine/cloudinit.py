@@ -49,11 +49,16 @@ def cloud_config(config: Config, relay: str, archive: bytes) -> dict[str, Any]:
                 "path": f"{PATH}.xz",
                 "permissions": "0600",
                 "encoding": "b64",
-                "content": base64.b64encode(lzma.compress(archive, preset=9)).decode(),
+                "content": base64.b64encode(compressed(archive)).decode(),
             }
         ],
         "runcmd": [["python3", "-c", UNPACK], ["python3", PATH, "--patience", str(PATIENCE_S)]],
     }
+
+
+def compressed(archive: bytes) -> bytes:
+    """Return ``archive`` as xz, for text: it is aligned to nothing (pb=0)."""
+    return lzma.compress(archive, filters=[{"id": lzma.FILTER_LZMA2, "preset": 9, "pb": 0}])
 
 
 def size(data: bytes) -> int:
@@ -64,7 +69,7 @@ def size(data: bytes) -> int:
 def too_large(config: Config, relay: str, archive: bytes, data: bytes) -> str:
     """Say what takes the room."""
     parts = {
-        "relay.pyz, compressed": len(lzma.compress(archive, preset=9)),
+        "relay.pyz, compressed": len(compressed(archive)),
         "SSH keys": sum(map(len, config.access.ssh_keys)),
         "all of it, compressed": len(data),
         "the same as base64": size(data),
