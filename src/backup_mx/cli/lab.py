@@ -116,7 +116,7 @@ def logs(machine: str, name: str, mail: bool) -> None:
     """Print a machine's journal."""
     chosen = machine_of(name, machine)
     if mail:
-        hand_over(["cat", str(chosen.root / chosen.role.mail_log.lstrip("/"))])
+        hand_over(["cat", str(chosen.path(chosen.role.mail_log))])
     hand_over(chosen.command(["journalctl", "--no-pager"]))
 
 

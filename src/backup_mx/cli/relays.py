@@ -70,7 +70,8 @@ def build(relays: Sequence[str], path: Path, output: Path, as_json: bool) -> Non
     config = load(path)
     built = []
     for name in [relay_named(config, relay) for relay in relays] or config.relays:
-        archive, data = bundle.bundle(config, name), cloudinit.user_data(config, name)
+        archive = bundle.bundle(config, name)
+        data = cloudinit.carrying(archive, config, name)
         built.append(
             {
                 "relay": name,
@@ -141,20 +142,13 @@ def host_of(relay: str | None, path: Path, ssh_config: Path | None, lab: str | N
 
 def waiting_on(host: Host) -> list[Message]:
     """Return what waits on a relay, oldest first."""
+    from backup_mx.machine.ship import must
     from backup_mx.relay import postfix
 
     try:
-        return postfix.messages(said_by(host, postfix.LIST).splitlines())
+        return postfix.messages(must(host, postfix.LIST).splitlines())
     except ValueError as error:
         raise MachineError(str(error)) from None
-
-
-def said_by(host: Host, argv: Sequence[str]) -> str:
-    """Return what a command on a relay prints. Raises MachineError with its complaint."""
-    answer = host.run(argv)
-    if answer.code:
-        raise MachineError(answer.stderr.strip() or f"{argv[0]} ended with {answer.code}")
-    return answer.stdout
 
 
 def on_a_relay(command: Callable[[Host, bool], None]) -> Callable[..., None]:
@@ -208,12 +202,13 @@ def show_queue(messages: Sequence[Message]) -> None:
 @on_a_relay
 def drain(host: Host, as_json: bool) -> None:
     """Let a relay try its mail now (a flush). What is on hold stays there."""
+    from backup_mx.machine.ship import must
     from backup_mx.relay import postfix
 
     messages = waiting_on(host)
     held = sum(message.queue == "hold" for message in messages)
     tried = len(messages) - held
-    said_by(host, postfix.FLUSH)
+    must(host, postfix.FLUSH)
     if as_json:
         say_json({"tried": tried, "held": held})
         return

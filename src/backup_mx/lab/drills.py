@@ -14,6 +14,7 @@ from typing import Any
 
 from backup_mx.errors import LabError, did_you_mean
 from backup_mx.lab.corpus import corpus
+from backup_mx.lab.host import wait_for
 from backup_mx.lab.reconcile import Sent, reconcile
 from backup_mx.lab.report import report_json
 from backup_mx.lab.stations import Mailboxes, RelayQueue, Sender
@@ -100,7 +101,9 @@ class Outage:
         before = self.mailboxes.count
         sent = self.sender.submit(corpus(DIRECT, seed()), "direct")
         wanted = before + copies(sent)
-        self.wait("mail to reach the primary directly", lambda: self.mailboxes.count >= wanted, 60)
+        wait_for(
+            "mail to reach the primary directly", lambda: self.mailboxes.count >= wanted, timeout=60
+        )
         if self.relay.waiting:
             raise LabError("mail took the relay although the primary was there")
         self.timeline.event(f"{len(sent)} messages went straight to the primary")
@@ -123,15 +126,21 @@ class Outage:
         """Wait for half of the mail, cut the relay's power, and wait for the rest."""
         began = time.monotonic()
         half = self.messages // 2
-        self.wait(f"{half} messages to be on the relay", self.relay_has(half), INTAKE_SECONDS)
+        wait_for(
+            f"{half} messages to be on the relay", self.relay_has(half), timeout=INTAKE_SECONDS
+        )
         self.timeline.event(f"the relay's power is cut with {half} messages on it", "power cut")
         self.relay.machine.kill()
         self.relay.machine.boot()
         self.relay.machine.ready()
         self.relay.machine.listening(25)
         self.timeline.event("the relay answers again", "relay back")
-        self.wait("the relay to have all", self.relay_has(self.messages), INTAKE_SECONDS)
-        self.wait("the sender's queue to empty", self.retried(self.sender_is_empty), INTAKE_SECONDS)
+        wait_for("the relay to have all", self.relay_has(self.messages), timeout=INTAKE_SECONDS)
+        wait_for(
+            "the sender's queue to empty",
+            self.retried(self.sender_is_empty),
+            timeout=INTAKE_SECONDS,
+        )
         self.figures["intake with the power cut, s"] = round(time.monotonic() - began, 1)
         self.figures["messages waiting on the relay"] = waiting = self.relay.waiting
         self.timeline.event(f"{waiting} messages wait on the relay")
@@ -143,13 +152,15 @@ class Outage:
         self.timeline.event("the primary answers again", "primary back")
         back = time.monotonic()
         self.relay.flush()
-        self.wait("the first delivery", lambda: self.mailboxes.count > 0, DRAIN_SECONDS)
+        wait_for("the first delivery", lambda: self.mailboxes.count > 0, timeout=DRAIN_SECONDS)
         self.figures["first delivery after the flush, s"] = round(time.monotonic() - back, 1)
         self.timeline.event("the first message is in its mailbox")
-        self.wait("the relay's queue to empty", lambda: self.relay.waiting == 0, DRAIN_SECONDS)
+        wait_for(
+            "the relay's queue to empty", lambda: self.relay.waiting == 0, timeout=DRAIN_SECONDS
+        )
         self.figures["drained after the flush, s"] = round(time.monotonic() - back, 1)
         self.timeline.event("the relay's queue is empty", "drained")
-        self.wait("the primary to file it", lambda: self.mailboxes.on_the_way == 0, 60)
+        wait_for("the primary to file it", lambda: self.mailboxes.on_the_way == 0, timeout=60)
         self.timeline.event("the primary has filed everything")
 
     def relay_has(self, count: int) -> Callable[[], bool]:
@@ -172,14 +183,6 @@ class Outage:
             return question()
 
         return asked
-
-    def wait(self, what: str, question: Callable[[], bool], seconds: float) -> None:
-        """Ask until the answer is yes. Raises LabError that names ``what`` after ``seconds``."""
-        deadline = time.monotonic() + seconds
-        while not question():
-            if time.monotonic() > deadline:
-                raise LabError(f"waited {seconds:.0f} s for {what}, in vain")
-            time.sleep(0.05)
 
     @contextlib.contextmanager
     def sampled(self, pool: Executor) -> Iterator[None]:

@@ -22,7 +22,7 @@ from pathlib import Path
 from backup_mx.errors import LabError
 from backup_mx.lab import mirror
 from backup_mx.lab.host import Progress
-from backup_mx.machine.tree import PACKAGES
+from backup_mx.machine.tree import DEBCONF, PACKAGES
 
 _FORMAT = 1  # raise it when images are made in another way than before
 _TAIL_LINES = 12
@@ -190,7 +190,6 @@ def _command(spec: ImageSpec, folder: Path) -> list[str]:
 
 def _hooks(spec: ImageSpec, debs: Path) -> list[str]:
     """Return mmdebstrap's hooks: shell commands, in which "$1" is the tree being made."""
-    answer = "postfix postfix/main_mailer_type select No configuration"
     finish = [
         *[f'systemctl --quiet --root="$1" disable {unit}' for unit in spec.disabled],
         f'systemctl --quiet --root="$1" mask {" ".join(_USELESS_IN_A_CONTAINER)}',
@@ -202,7 +201,10 @@ def _hooks(spec: ImageSpec, debs: Path) -> list[str]:
     if spec.debs:
         finish.insert(0, _download(spec.debs, debs))
     return [
-        f"""--essential-hook=echo "{answer}" | chroot "$1" debconf-set-selections""",
+        *[
+            f"""--essential-hook=echo "{answer}" | chroot "$1" debconf-set-selections"""
+            for answer in DEBCONF
+        ],
         *[f"--customize-hook={command}" for command in finish],
     ]
 

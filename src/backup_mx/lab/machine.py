@@ -1,7 +1,7 @@
 """One machine of a lab: its disk, its power button, its plug, and a way in.
 
 Its disk is an overlay of an image and a folder of its own; it keeps what was written through
-power cuts, and goes with destroy().
+power cuts, and goes with the lab.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -71,15 +70,14 @@ class Machine:
         """Its root directory as the host sees it, whether it runs or not (without its tmpfs)."""
         return self.folder / "root"
 
+    def path(self, inside: str) -> Path:
+        """Return where the host finds what is at the absolute path ``inside`` it."""
+        return self.root / inside.lstrip("/")
+
     @property
     def console(self) -> Path:
         """The file that its console's output goes to, over all its boots."""
         return self.folder / "console.log"
-
-    @property
-    def exists(self) -> bool:
-        """Whether it has a disk."""
-        return self.root.is_dir()
 
     @property
     def running(self) -> processes.Running | None:
@@ -222,14 +220,6 @@ class Machine:
             timeout=timeout,
         )
         self.kill()
-
-    def destroy(self) -> None:
-        """Cut its power and remove its disk."""
-        self.kill()
-        for point in mounts.below(self.folder):
-            mounts.unmount(point)
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
 
     def run(
         self,

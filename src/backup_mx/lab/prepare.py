@@ -103,7 +103,7 @@ def mirrors(internet: Machine, images: Iterable[Image]) -> None:
 def dkim_key(internet: Machine) -> None:
     """Make the sender's DKIM key: the private half in DKIM_KEY, the public one for its zone."""
     openssl = ["chroot", str(internet.root), "openssl"]
-    (internet.root / DKIM_KEY.lstrip("/")).parent.mkdir()
+    internet.path(DKIM_KEY).parent.mkdir()
     host.call([*openssl, "genrsa", "-traditional", "-out", DKIM_KEY, "2048"])
     public = host.call([*openssl, "rsa", "-in", DKIM_KEY, "-pubout"])
     record = dkim_record("".join(public.splitlines()[1:-1]))

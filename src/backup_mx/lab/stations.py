@@ -65,7 +65,7 @@ class Sender:
     def submit(self, mails: Iterable[corpus.Mail], name: str) -> list[Sent]:
         """Hand mails to the MTA; return what was submitted, once it has taken all of them."""
         folder = f"/srv/lab/{name}"
-        corpus.write(mails, _inside(self.machine, folder))
+        corpus.write(mails, self.machine.path(folder))
         place_kit(self.machine)
         key = ["--dkim-key", layout.DKIM_KEY, "--dkim-domain", layout.SENDER_DOMAIN]
         argv = ["python3", KIT, "send", "--folder", folder, *key]
@@ -79,16 +79,16 @@ class Sender:
     @property
     def waiting(self) -> int:
         """How many messages are in its queue."""
-        return queued(_inside(self.machine, "/var/spool/postfix"))
+        return queued(self.machine.path("/var/spool/postfix"))
 
     @property
     def bounces(self) -> int:
         """How many messages, which can only be bounces, came back to the senders' domain."""
-        return files_below(_inside(self.machine, "/srv/mail"), ("example.net",))
+        return files_below(self.machine.path("/srv/mail"), ("example.net",))
 
     def answers(self, relay: str) -> Answers:
         """Read from its log what the MTA of the host ``relay`` answered to."""
-        log = _inside(self.machine, self.machine.role.mail_log)
+        log = self.machine.path(self.machine.role.mail_log)
         with log.open(errors="replace") as lines:
             return read_answers(lines, relay)
 
@@ -117,17 +117,17 @@ class RelayQueue:
     @property
     def waiting(self) -> int:
         """How many messages are in it."""
-        return queued(_inside(self.machine, "/srv/backup-mx/spool"))
+        return queued(self.machine.path("/srv/backup-mx/spool"))
 
     @property
     def held(self) -> int:
         """How many messages, notices among them, are on hold."""
-        return queued(_inside(self.machine, "/srv/backup-mx/spool"), ("hold",))
+        return queued(self.machine.path("/srv/backup-mx/spool"), ("hold",))
 
     @property
     def notices(self) -> int:
         """How many delivery status notifications its Postfix has ever made (bounce(8))."""
-        log = _inside(self.machine, self.machine.role.mail_log)
+        log = self.machine.path(self.machine.role.mail_log)
         with log.open(errors="replace") as lines:
             return sum("delivery status notification" in line or "non-delivery notification" in line
                        for line in lines)  # fmt: skip
@@ -147,13 +147,13 @@ class Mailboxes:
     @property
     def count(self) -> int:
         """How many messages lie in them."""
-        root = _inside(self.machine, self._root)
+        root = self.machine.path(self._root)
         return sum(files_below(root / user / "Maildir", ("new", "cur")) for user in USERS)
 
     @property
     def on_the_way(self) -> int:
         """How many messages the primary's own Postfix has taken and not yet put into them."""
-        return queued(_inside(self.machine, "/var/spool/postfix"))
+        return queued(self.machine.path("/var/spool/postfix"))
 
     def empty(self) -> None:
         """Throw everything away that lies in them."""
@@ -164,7 +164,7 @@ class Mailboxes:
     def collect(self) -> list[Collected]:
         """Fetch everything over IMAP, as a mail client would."""
         place_kit(self.machine)
-        password = _inside(self.machine, PASSWORD)
+        password = self.machine.path(PASSWORD)
         password.write_text("lab")
         users = ",".join(f"{user}@{DOMAIN}" for user in USERS)
         argv = ["python3", KIT, "collect", "--users", users, "--password-file", PASSWORD]
@@ -175,7 +175,7 @@ class Mailboxes:
 def place_kit(machine: Machine) -> None:
     """Put the program that submits and collects mail on a machine."""
     program = resources.files("backup_mx.lab") / "inside" / "mailkit.py"
-    place = _inside(machine, KIT)
+    place = machine.path(KIT)
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_bytes(program.read_bytes())
 
@@ -205,8 +205,3 @@ def _mode(path: str) -> int:
         return os.stat(path).st_mode  # noqa: PTH116  hot: a hundred thousand files
     except FileNotFoundError:
         return 0  # moved on while we counted
-
-
-def _inside(machine: Machine, path: str) -> Path:
-    """Return where a machine's ``path`` is on the host."""
-    return machine.root / path.lstrip("/")

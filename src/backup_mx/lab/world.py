@@ -224,10 +224,3 @@ def claimed(name: str) -> Iterator[World]:
     """
     with _alone(name):
         yield attach(name)
-
-
-def running() -> list[str]:
-    """Return the names of the labs that are up."""
-    if not names.LABS.is_dir():
-        return []
-    return sorted(path.name for path in names.LABS.iterdir() if is_up(path.name))

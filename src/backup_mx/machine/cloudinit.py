@@ -26,7 +26,11 @@ def user_data(config: Config, relay: str) -> bytes:
 
     Raises BundleError with the sizes of its parts when it is too large.
     """
-    archive = bundle(config, relay)
+    return carrying(bundle(config, relay), config, relay)
+
+
+def carrying(archive: bytes, config: Config, relay: str) -> bytes:
+    """Return the user-data of a relay whose relay.pyz is made already; see user_data()."""
     document = cloud_config(config, relay, archive)
     # JSON is YAML, and needs no library to be quoted rightly.
     text = "#cloud-config\n" + json.dumps(document, indent=1) + "\n"
