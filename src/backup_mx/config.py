@@ -19,54 +19,35 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from backup_mx.checks import Options, printable
 from backup_mx.errors import ConfigError, Problem
 from backup_mx.mistakes import Tables, problems_of, table
 from backup_mx.values import (
+    Address,
     Cidrs,
     Dnsbl,
     DomainName,
     DrainTarget,
+    EdgeKind,
+    Endpoint,
     Fqdn,
-    HostPort,
+    InnerAddress,
+    Interface,
+    KitName,
     MailAddress,
     Name,
-    Options,
+    Port,
     PublicAddress,
     PublicKey,
+    SecretSource,
     Size,
     Ssh,
-    SshTarget,
     Switch,
     Threshold,
     TlsLevel,
+    WireGuardKey,
     bracketed,
-    check_of,
-    follows,
-    printable,
-    to_toml,
 )
-
-# With what is declared in values, so that the options' users need not know of that file.
-__all__ = [
-    "SECTIONS",
-    "Access",
-    "Config",
-    "Domain",
-    "HostPort",
-    "Intake",
-    "Named",
-    "Operator",
-    "Options",
-    "Primary",
-    "Queue",
-    "Relay",
-    "SshTarget",
-    "check_of",
-    "follows",
-    "load",
-    "parse",
-    "to_toml",
-]
 
 
 class Named(Options):
@@ -97,6 +78,17 @@ class Relay(Named):
         examples=["root@203.0.113.20"],
         json_schema_extra={"follows": "root@<address>"},
     )
+    wireguard_address: InnerAddress | None = Field(
+        default=None,
+        description="The relay's own address inside the WireGuard tunnels.",
+        examples=["10.0.20.2"],
+    )
+    wireguard_key: SecretSource | None = Field(
+        default=None,
+        description="Where its private WireGuard key is kept, as `wg genkey` writes it: a file, an "
+        "environment variable, or a command that prints it.",
+        examples=[{"file": "secrets/mx2.key"}],
+    )
 
 
 class Primary(Named):
@@ -115,13 +107,35 @@ class Primary(Named):
     )
     tls: TlsLevel = Field(
         default="encrypt",
-        description='TLS on the way to the primary: "encrypt" waits until the primary offers it, '
-        '"may" goes without if it does not, "none" never tries.',
+        description='TLS on the way to the primary: "verify" also waits until its certificate '
+        'bears its hostname, from a public authority, "encrypt" waits until it offers TLS, "may" '
+        'goes without if it does not, "none" never tries.',
+    )
+    kit: KitName = Field(
+        default="postfix-rspamd",
+        description="What runs there, so that `backup-mx primary render` writes what lets the "
+        "relays' mail through.",
     )
     smtputf8: Switch = Field(
         default=False,
         description="Whether the primary takes SMTPUTF8 (RFC 6531). A relay never offers more "
         "than every primary takes.",
+    )
+    eightbitmime: Switch = Field(
+        default=True,
+        description="Whether the primary takes 8BITMIME (RFC 6152). If one does not, no relay "
+        "offers it: to rewrite mail on the way breaks its signatures.",
+    )
+    wireguard_endpoint: Endpoint | None = Field(
+        default=None,
+        description="Where the primary's side of a WireGuard tunnel is dialled. With it, drain_to "
+        "is the address inside the tunnel.",
+        examples=["vpn.example.org:51820"],
+    )
+    wireguard_public_key: WireGuardKey | None = Field(
+        default=None,
+        description="The public WireGuard key of the primary's side.",
+        examples=["xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="],
     )
 
 
@@ -133,6 +147,39 @@ class Domain(Named):
         description="The [primary.NAME] that owns this domain's mailboxes.",
         examples=["home"],
         json_schema_extra={"follows": "the only primary, where there is one only"},
+    )
+
+
+class Edge(Named):
+    """A router or proxy in front of the primary that lets the relays' mail in.
+
+    Its kind is the table's name: pfsense, haproxy or nftables.
+    """
+
+    heading: ClassVar[str] = "edge.nftables"
+    optional: ClassVar[bool] = True
+    primary: Name = Field(
+        description="The [primary.NAME] behind it.",
+        examples=["home"],
+        json_schema_extra={"follows": "the only primary, where there is one only"},
+    )
+    forward_to: DrainTarget = Field(
+        description="Where it hands the relays' connections on: an inner address and port.",
+        examples=["10.0.10.1:2526"],
+    )
+    interface: Interface = Field(
+        default="wan",
+        description="The side that faces the Internet, as this router names it.",
+    )
+    proxy_protocol: Switch = Field(
+        default=True,
+        description="Whether haproxy tells the primary who connected, by PROXY v2.",
+    )
+    check_port: Port | None = Field(
+        default=None,
+        description="A port where the primary answers without PROXY, for haproxy's health checks; "
+        "on the usual port they would fill its log with errors.",
+        examples=[10025],
     )
 
 
@@ -201,10 +248,12 @@ class Config(BaseModel):
     relays: Mapping[Name, Relay] = Field(alias="relay", default={})
     primaries: Mapping[Name, Primary] = Field(alias="primary", default={})
     domains: Mapping[DomainName, Domain] = Field(alias="domain", default={})
+    edges: Mapping[EdgeKind, Edge] = Field(alias="edge", default={})
     queue: Queue = Field(default_factory=Queue)
     intake: Intake = Field(default_factory=Intake)
     access: Access = Field(default_factory=Access)
     operator: Operator
+    _folder: Path = PrivateAttr(default=Path())
 
     @model_validator(mode="before")
     @classmethod
@@ -218,14 +267,34 @@ class Config(BaseModel):
             "relay": _each(tables.get("relay", {}), _default_ssh),
             "primary": _each(tables.get("primary", {}), _default_drain),
             "domain": _each(tables.get("domain", {}), lambda _: only),
+            "edge": _each(tables.get("edge", {}), lambda _: only),
             "operator": _over(tables.get("operator", {}), first),
         }
 
     def model_post_init(self, _: object) -> None:
         """Tell each table its name."""
-        for named in (self.relays, self.primaries, self.domains):
+        for named in (self.relays, self.primaries, self.domains, self.edges):
             for name, options in named.items():
                 options._name = name
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the config file, from which relative paths of secrets count."""
+        return self._folder
+
+    def seen_from(self, primary: Primary) -> tuple[Address, ...]:
+        """Return the addresses from which the relays' connections reach ``primary``."""
+        tunnel = primary.wireguard_endpoint is not None
+        seen = (
+            relay.wireguard_address if tunnel else relay.address for relay in self.relays.values()
+        )
+        return tuple(address for address in seen if address is not None)
+
+    def domains_of(self, primary: Primary) -> tuple[str, ...]:
+        """Return the names of the domains whose mailboxes ``primary`` owns."""
+        return tuple(
+            domain.name for domain in self.domains.values() if domain.primary == primary.name
+        )
 
 
 def _default_ssh(relay: Tables) -> Tables:
@@ -254,6 +323,7 @@ SECTIONS: Mapping[str, type[Options]] = {
     "relay": Relay,
     "primary": Primary,
     "domain": Domain,
+    "edge": Edge,
     "queue": Queue,
     "intake": Intake,
     "access": Access,
@@ -279,7 +349,9 @@ def load(path: Path) -> Config:
         raise ConfigError(
             str(path), [Problem("the file", line, "", "expected text in UTF-8")]
         ) from None
-    return parse(text, str(path))
+    config = parse(text, str(path))
+    config._folder = path.parent
+    return config
 
 
 def parse(text: str, source: str) -> Config:

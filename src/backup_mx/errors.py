@@ -2,6 +2,7 @@
 
     BackupMxError            1   what was asked for did not work
     ├── ConfigError          2   the config file has mistakes (all of them, see Problem)
+    ├── SecretError          2   a secret that the config names cannot be read
     ├── MachineError         1   a machine refused, or a step on it failed
     │   ├── BundleError      1   a bundle or its user-data cannot be made
     │   └── UnreachableError 4   a machine cannot be reached at all
@@ -55,6 +56,12 @@ class ConfigError(BackupMxError):
         self.source = source
         self.problems = tuple(problems)
         super().__init__("\n".join(f"{source}: {problem}" for problem in self.problems))
+
+
+class SecretError(BackupMxError):
+    """A secret that the config names cannot be read, or holds nothing of use."""
+
+    exit_code = 2
 
 
 class MachineError(BackupMxError):

@@ -18,17 +18,9 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from backup_mx.checks import Options, RefusedError, check_of, follows, printable, to_toml
 from backup_mx.errors import Problem, did_you_mean
-from backup_mx.values import (
-    DomainCheck,
-    Options,
-    RefusedError,
-    check_of,
-    follows,
-    ip,
-    printable,
-    to_toml,
-)
+from backup_mx.values import DomainCheck, SecretCheck, ip
 
 Tables = Mapping[str, Any]
 Sections = Mapping[str, type[Options]]
@@ -45,6 +37,7 @@ class _Mistake:
     path: _Path
     expected: str
     hint: str = ""
+    secret: bool = False  # what stands there is not shown
 
 
 def problems_of(
@@ -92,7 +85,8 @@ def _faults(
         elif not _exists(tables, path):
             continue
         elif isinstance(inner, RefusedError):
-            yield _Mistake(path, inner.expected, unquoted or inner.hint)
+            secret = _is_secret(path, sections)
+            yield _Mistake(path, inner.expected, unquoted or inner.hint, secret)
         else:
             shape = "a list in square brackets" if found["type"] == "tuple_type" else "a table"
             yield _Mistake(path, f"expected {shape}")
@@ -101,6 +95,11 @@ def _faults(
 def _options(path: _Path, sections: Sections) -> Mapping[str, FieldInfo]:
     """Return the options that the table has in which ``path`` ends."""
     return sections[str(path[0])].model_fields
+
+
+def _is_secret(path: _Path, sections: Sections) -> bool:
+    option = _options(path, sections).get(str(path[-1]))
+    return option is not None and check_of(option) is SecretCheck
 
 
 def _unquoted_domain(path: _Path, tables: Tables) -> str:
@@ -125,10 +124,16 @@ def _conflicts(tables: Tables, sections: Sections) -> Iterator[_Mistake]:
         if tables.get(section, {}) == {}:
             yield _Mistake((section,), f"expected a table such as [{sections[section].heading}]")
     yield from _twins(relays)
+    edges = _right_values(table(tables, "edge"), sections["edge"])
     for name, primary in primaries.items():
         yield from _loops(name, primary, relays)
-    for name, domain in domains.items():
-        yield from _owner(name, domain, tables)
+        yield from _tunnel(name, primary, table(table(tables, "primary"), name))
+    if any("wireguard_endpoint" in primary for primary in primaries.values()):
+        yield from _ways_in(table(tables, "relay"))
+    yield from _inner_addresses(primaries, relays)
+    for section, owned in (("domain", domains), ("edge", edges)):
+        for name, options in owned.items():
+            yield from _owner(section, name, options, tables)
     yield from _same_domain(table(tables, "domain"))
     yield from _relays_as_domains(domains, relays)
     operator = dict(_checked(table(tables, "operator"), sections["operator"]))
@@ -154,7 +159,7 @@ def _checked(options: Tables, model: type[Options]) -> Iterator[tuple[str, objec
 def _twins(relays: Mapping[str, Mapping[str, object]]) -> Iterator[_Mistake]:
     seen: dict[object, str] = {}
     for name, relay in relays.items():
-        for key in ("hostname", "address"):
+        for key in ("hostname", "address", "wireguard_address"):
             if key in relay and seen.setdefault(relay[key], name) != name:
                 yield _Mistake(
                     ("relay", name, key),
@@ -199,13 +204,65 @@ def _is_loopback(host: str) -> bool:
     return host.rpartition(".")[2] == "localhost"
 
 
-def _owner(name: str, domain: Tables, tables: Tables) -> Iterator[_Mistake]:
-    """Tell where a domain's primary does not stand in the file, or cannot be guessed."""
-    path, primaries = ("domain", name, "primary"), table(tables, "primary")
+def _tunnel(name: str, primary: Tables, given: Tables) -> Iterator[_Mistake]:
+    """Tell where a primary's side of a tunnel is half told, or mail would go beside it.
+
+    primary holds its right values, given all that the file says.
+    """
+    path: _Path = ("primary", name)
+    ends = ("wireguard_endpoint", "wireguard_public_key")
+    if len(missing := [key for key in ends if key not in given]) == 1:
+        yield _Mistake((*path, *missing), "missing: a tunnel needs both its end point and its key")
+    drain = primary.get("drain_to")
+    if ends[0] in primary and (drain is None or not _is_address(drain.host)):
+        expected = "expected the address inside the tunnel, and a port"
+        yield _Mistake((*path, "drain_to"), expected)
+
+
+def _ways_in(relays: Tables) -> Iterator[_Mistake]:
+    """Tell which relay could not enter the tunnel that a primary has."""
+    for name, given in relays.items():
+        for key in ("wireguard_address", "wireguard_key"):
+            if isinstance(given, dict) and key not in given:
+                yield _Mistake(("relay", name, key), "missing: a primary is behind a tunnel")
+
+
+def _inner_addresses(
+    primaries: Mapping[str, Tables], relays: Mapping[str, Tables]
+) -> Iterator[_Mistake]:
+    """Tell where a tunnel's addresses cannot be routed: taken twice, or of two families."""
+    inner = [
+        relay["wireguard_address"] for relay in relays.values() if "wireguard_address" in relay
+    ]
+    seen: dict[object, str] = dict.fromkeys(inner, "a relay")
+    for name, primary in primaries.items():
+        drain = primary.get("drain_to")
+        if "wireguard_endpoint" not in primary or drain is None or not _is_address(drain.host):
+            continue
+        address, path = ip(drain.host), ("primary", name, "drain_to")
+        if owner := seen.get(address):
+            yield _Mistake(path, f"expected an address of its own, but {owner} has it")
+        seen[address] = _dotted(("primary", name))
+        if inner and all(each.version != address.version for each in inner):
+            family = f"IPv{inner[0].version}"
+            yield _Mistake(
+                path, f"expected an {family} address, as the relays' wireguard_address is"
+            )
+
+
+def _is_address(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return bool(ip(host))
+    return False
+
+
+def _owner(section: str, name: str, owned: Tables, tables: Tables) -> Iterator[_Mistake]:
+    """Tell where the primary of a domain or edge does not stand in the file, or is not told."""
+    path, primaries = (section, name, "primary"), table(tables, "primary")
     known = ", ".join(_dotted((primary,)) for primary in primaries)
-    if "primary" in domain and primaries and domain["primary"] not in primaries:
+    if "primary" in owned and primaries and owned["primary"] not in primaries:
         expected = f"expected the name of a [primary.NAME]: {known}"
-        yield _Mistake(path, expected, did_you_mean(domain["primary"], primaries))
+        yield _Mistake(path, expected, did_you_mean(owned["primary"], primaries))
     if not _exists(tables, path) and len(primaries) > 1:
         yield _Mistake(path, f"missing: expected one of the primaries: {known}")
 
@@ -241,7 +298,8 @@ def _domain_names(domains: Tables) -> Iterator[tuple[str, str]]:
 def _problem(mistake: _Mistake, tables: Tables, line_of: Callable[[_Path], int | None]) -> Problem:
     path = mistake.path
     line = next(filter(None, (line_of(path[:end]) for end in range(len(path), 0, -1))), None)
-    value = to_toml(_at(tables, path)) if _exists(tables, path) else ""
+    found = _at(tables, path) if _exists(tables, path) else None
+    value = "" if mistake.secret or isinstance(found, dict) else to_toml(found)
     value = value if len(value) <= 60 else f"{value[:59]}…"
     return Problem(_dotted(path), line, value, mistake.expected, mistake.hint)
 

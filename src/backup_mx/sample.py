@@ -8,13 +8,15 @@ from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
-from backup_mx.config import SECTIONS, Named, Options, check_of, follows, to_toml
+from backup_mx.checks import Options, check_of, follows, to_toml
+from backup_mx.config import SECTIONS, Named
 
 _EXAMPLE_HEAD = """\
 # backup-mx.toml with every option. Generated from the program's own declarations.
 #
-# Options that must be given stand as they are; the others are commented out (#option = …) and show
-# what holds without them. docs/reference.md says what each takes.
+# Options that must be given stand as they are; the others are commented out. "#option" shows what
+# holds without it, "# option" an example of what is not there until it is written. docs/reference.md
+# says what each takes.
 """
 
 _REFERENCE_HEAD = """\
@@ -86,11 +88,19 @@ def generated() -> dict[str, str]:
 
 
 def _example_section(model: type[Options]) -> str:
-    lines = [*_comment(model.__doc__ or ""), f"[{model.heading}]"]
+    apart = "# " if model.optional else ""
+    lines = [*_comment(model.__doc__ or ""), f"{apart}[{model.heading}]"]
     for key, field in model.model_fields.items():
         lines += _comment(_described(field))
-        lines.append(f"{'' if _is_required(field) else '#'}{key} = {to_toml(_shown(field))}")
+        lines.append(f"{apart or _mark(field)}{key} = {to_toml(_shown(field))}")
     return "\n".join(lines) + "\n"
+
+
+def _mark(field: FieldInfo) -> str:
+    """Return what stands before an option in the example: nothing where it must be given."""
+    if _is_required(field):
+        return ""
+    return "# " if not field.is_required() and field.default is None else "#"
 
 
 def _reference_section(model: type[Options]) -> str:
@@ -124,7 +134,8 @@ def _described(field: FieldInfo) -> str:
 
 def _shown(field: FieldInfo) -> object:
     """Return the value that the example file shows: the default, where there is a fixed one."""
-    return (field.examples or [""])[0] if field.is_required() else field.default
+    shown: object = (field.examples or [""])[0]
+    return shown if field.is_required() or field.default is None else field.default
 
 
 def _takes(field: FieldInfo) -> str:
@@ -136,7 +147,7 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         words = follows(field) or "must be given"
         return f"`{words}`" if "<" in words else words  # Markdown takes <address> for a tag
-    return f"`{to_toml(field.default)}`"
+    return "nothing" if field.default is None else f"`{to_toml(field.default)}`"
 
 
 def _with_example(field: FieldInfo) -> str:

@@ -11,15 +11,15 @@ import contextlib
 import ipaddress
 import re
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
-from pydantic.fields import FieldInfo
-from pydantic_core import CoreSchema, core_schema
+from pydantic import AfterValidator
 
+from backup_mx.checks import Check, HintError, RefusedError, matching, text_of
 from backup_mx.errors import did_you_mean
+from backup_mx.secret import Secret, SecretCommand, SecretFile, SecretVariable
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -47,6 +47,13 @@ _KEY_TYPES = (
     "sk-ssh-ed25519@openssh.com",
     "sk-ecdsa-sha2-nistp256@openssh.com",
 )
+_WIREGUARD_KEY = re.compile(r"[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
+_PRIVATE = [
+    ipaddress.ip_network(net)
+    for net in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
+]
 _NOT_PUBLIC = [
     ipaddress.ip_network(net)
     for net in (
@@ -55,41 +62,6 @@ _NOT_PUBLIC = [
         *("::/127", "::ffff:0:0/96", "fc00::/7", "fe80::/10", "ff00::/8"),
     )
 ]
-
-
-class _HintError(ValueError):
-    """A value is wrong for a reason that the Check's words alone do not tell."""
-
-
-class RefusedError(ValueError):
-    """A Check refused a value: what it expected, and the hint if there is one."""
-
-    def __init__(self, expected: str, hint: str = "") -> None:
-        super().__init__(expected)
-        self.expected, self.hint = expected, hint
-
-
-@dataclass(frozen=True)
-class Check:
-    """What an option takes: in words, for people, and as a function from TOML's value to ours.
-
-    ``read`` raises ValueError for anything else, a _HintError where the user gets to know why.
-    """
-
-    words: str
-    read: Callable[[object], object]
-
-    def __call__(self, value: object) -> object:
-        """Return the value to use, or raise a ValueError that says what was expected."""
-        try:
-            return self.read(value)
-        except ValueError as error:
-            hint = str(error) if isinstance(error, _HintError) else ""
-            raise RefusedError(f"expected {self.words}", hint) from None
-
-    def __get_pydantic_core_schema__(self, source: object, handler: object) -> CoreSchema:
-        """Stand for the whole schema of the annotated type: pydantic's own coercions stay out."""
-        return core_schema.no_info_plain_validator_function(self)
 
 
 @dataclass(frozen=True)
@@ -130,58 +102,44 @@ def bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise _HintError("write it in quotes")
-    if not value.isprintable():
-        raise _HintError("it holds a line break or another character that cannot be printed")
-    return value
-
-
-def _matching(pattern: re.Pattern[str], text: str) -> str:
-    if not pattern.fullmatch(text):
-        raise ValueError
-    return text
-
-
 def _name(value: object) -> str:
-    return _matching(_NAME, _text(value))
+    return matching(_NAME, text_of(value))
 
 
 def _host_name(value: object) -> str:
-    host = _text(value).lower()
+    host = text_of(value).lower()
     if host.endswith("."):
-        raise _HintError("leave the final dot out")
+        raise HintError("leave the final dot out")
     if not host.isascii():
-        raise _HintError(_a_labels(host))
+        raise HintError(_a_labels(host))
     if len(host) > 253 or host.rpartition(".")[2].isdigit():
         raise ValueError
-    return _matching(_HOST, host)
+    return matching(_HOST, host)
 
 
 def _a_labels(host: str) -> str:
     with contextlib.suppress(ValueError):
-        return f'write it as "{_matching(_HOST, host.encode("idna").decode("ascii"))}"'
+        return f'write it as "{matching(_HOST, host.encode("idna").decode("ascii"))}"'
     return "write it in its ASCII form"
 
 
 def _fqdn(value: object) -> str:
     host = _host_name(value)
     if "." not in host:
-        raise _HintError("the domain is missing")
+        raise HintError("the domain is missing")
     return host
 
 
 def ip(text: str) -> Address:
     """Return the address that ``text`` is, without a zone; raises ValueError if it is none."""
     # A zone ("fe80::1%eth0") is any text to ipaddress, and nothing that another machine knows.
-    return ipaddress.ip_address(_matching(re.compile(r"[0-9A-Fa-f:.]+"), text))
+    return ipaddress.ip_address(matching(re.compile(r"[0-9A-Fa-f:.]+"), text))
 
 
 def _public_address(value: object) -> Address:
-    address = ip(_text(value))
+    address = ip(text_of(value))
     if any(address in network for network in _NOT_PUBLIC):
-        raise _HintError("this one cannot be reached from the Internet")
+        raise HintError("this one cannot be reached from the Internet")
     return address
 
 
@@ -196,50 +154,50 @@ def _host_and_port(text: str) -> tuple[str, int | None]:
     """Split ``host``, ``host:port``, ``[v6]`` or ``[v6]:port``."""
     found = _HOST_PORT.fullmatch(text)
     if not found:
-        raise _HintError("an IPv6 address goes in brackets" if text.count(":") > 1 else "")
+        raise HintError("an IPv6 address goes in brackets" if text.count(":") > 1 else "")
     host = str(ip(found["v6"])) if found["v6"] is not None else _host(found["host"])
     if (found["v6"] is not None) != (":" in host):
-        raise _HintError("only an IPv6 address goes in brackets")
+        raise HintError("only an IPv6 address goes in brackets")
     port = int(found["port"]) if found["port"] else None
     if port is not None and not 1 <= port <= 65535:
-        raise _HintError("a port is a number from 1 to 65535")
+        raise HintError("a port is a number from 1 to 65535")
     return host, port
 
 
 def _drain_target(value: object) -> HostPort:
-    host, port = _host_and_port(_text(value))
+    host, port = _host_and_port(text_of(value))
     if port is None:
-        raise _HintError(f'the port is missing: "{bracketed(host)}:25"')
+        raise HintError(f'the port is missing: "{bracketed(host)}:25"')
     return HostPort(host, port)
 
 
 def _ssh_target(value: object) -> SshTarget:
-    user, at, rest = _text(value).rpartition("@")
+    user, at, rest = text_of(value).rpartition("@")
     host, port = _host_and_port(rest)
-    return SshTarget(_matching(_USER, user) if at else "root", host, port or 22)
+    return SshTarget(matching(_USER, user) if at else "root", host, port or 22)
 
 
 def _mail_address(value: object) -> str:
-    mailbox, _, domain = _text(value).rpartition("@")
+    mailbox, _, domain = text_of(value).rpartition("@")
     if len(mailbox) > 64:
         raise ValueError
-    return f"{_matching(_MAILBOX, mailbox)}@{_fqdn(domain)}"
+    return f"{matching(_MAILBOX, mailbox)}@{_fqdn(domain)}"
 
 
 def _size(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
-        raise _HintError('a number needs its unit: "50 MiB" or "50 MB", in quotes; bytes are "B"')
-    found = _SIZE.fullmatch(_text(value))
+        raise HintError('a number needs its unit: "50 MiB" or "50 MB", in quotes; bytes are "B"')
+    found = _SIZE.fullmatch(text_of(value))
     if not found or found[2].lower() not in _UNITS:
-        raise _HintError("the units are B, KB, MB, GB and KiB, MiB, GiB")
+        raise HintError("the units are B, KB, MB, GB and KiB, MiB, GiB")
     size = round(float(found[1]) * _UNITS[found[2].lower()])
     if not 2**20 <= size <= 2**30:
-        raise _HintError(f"this is {size} bytes")
+        raise HintError(f"this is {size} bytes")
     return size
 
 
 def _dnsbl(value: object) -> str:
-    site = _text(value)
+    site = text_of(value)
     found = _DNSBL.fullmatch(site)
     if not found:
         raise ValueError
@@ -247,10 +205,10 @@ def _dnsbl(value: object) -> str:
 
 
 def _network(value: object) -> Network:
-    text = _matching(re.compile(r"[0-9A-Fa-f:./]+"), _text(value))
+    text = matching(re.compile(r"[0-9A-Fa-f:./]+"), text_of(value))
     network = ipaddress.ip_network(text, strict=False)
     if "/" in text and ipaddress.ip_address(text.partition("/")[0]) != network.network_address:
-        raise _HintError(f'did you mean "{network}"?')
+        raise HintError(f'did you mean "{network}"?')
     return network
 
 
@@ -263,22 +221,22 @@ def _not_empty(networks: tuple[Network, ...]) -> tuple[Network, ...]:
 def _public_key(value: object) -> str:
     """Check an OpenSSH public key as sshd(8) has it in authorized_keys, without options."""
     if "PRIVATE KEY" in str(value):
-        raise _HintError("this is a private key: it stays where it is; the .pub file goes here")
-    kind, blob, *_ = [*_text(value).split(" ", 2), "", ""]
+        raise HintError("this is a private key: it stays where it is; the .pub file goes here")
+    kind, blob, *_ = [*text_of(value).split(" ", 2), "", ""]
     if kind not in _KEY_TYPES:
-        raise _HintError(did_you_mean(kind, _KEY_TYPES))
+        raise HintError(did_you_mean(kind, _KEY_TYPES))
     try:
         raw = base64.b64decode(blob, validate=True)
     except ValueError:
-        raise _HintError("its base64 part is damaged") from None
+        raise HintError("its base64 part is damaged") from None
     if not raw.startswith(struct.pack(">I", len(kind)) + kind.encode()) or len(raw) < len(kind) + 8:
-        raise _HintError(f"its base64 part is not a key of type {kind}")
-    return _text(value)
+        raise HintError(f"its base64 part is not a key of type {kind}")
+    return text_of(value)
 
 
 def _switch(value: object) -> bool:
     if not isinstance(value, bool):
-        raise _HintError("without quotes" if isinstance(value, str) else "")
+        raise HintError("without quotes" if isinstance(value, str) else "")
     return value
 
 
@@ -288,11 +246,58 @@ def _threshold(value: object) -> int:
     return value
 
 
-def _tls_level(value: object) -> str:
-    levels = ("encrypt", "may", "none")
-    if value not in levels:
-        raise _HintError(did_you_mean(_text(value), levels))
-    return _text(value)
+def _port(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 65535:
+        raise ValueError
+    return value
+
+
+def _private_address(value: object) -> Address:
+    address = ip(text_of(value))
+    if not any(address in network for network in _PRIVATE):
+        raise HintError("a tunnel's inner addresses are none that the Internet knows")
+    return address
+
+
+def _wireguard_key(value: object) -> str:
+    return matching(_WIREGUARD_KEY, text_of(value))
+
+
+def _secret(value: object) -> Secret:
+    if not isinstance(value, dict):
+        raise HintError("a secret does not stand in this file")
+    if len(value) != 1:
+        raise ValueError
+    kind, source = next(iter(value.items()))
+    if kind == "file":
+        return SecretFile(Path(text_of(source)))
+    if kind == "env":
+        return SecretVariable(matching(_VARIABLE, text_of(source)))
+    if kind == "command":
+        return SecretCommand(_argv(source))
+    raise HintError(did_you_mean(str(kind), ("file", "env", "command")))
+
+
+def _argv(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value:
+        raise HintError("a command is a list of the program and its arguments")
+    return tuple(text_of(part) for part in value)
+
+
+def _interface(value: object) -> str:
+    return matching(_INTERFACE, text_of(value))
+
+
+def _one_of(*words: str) -> Check:
+    """Return the Check of an option that takes one of a few words."""
+
+    def read(value: object) -> str:
+        if value not in words:
+            raise HintError(did_you_mean(text_of(value), words))
+        return text_of(value)
+
+    *most, last = (f'"{word}"' for word in words)
+    return Check(f"{', '.join(most)} or {last}", read)
 
 
 DomainCheck = Check('a mail domain such as "example.org"', _fqdn)
@@ -306,8 +311,25 @@ DrainTarget = Annotated[
     HostPort, Check('"host:port", "1.2.3.4:port" or "[v6 address]:port"', _drain_target)
 ]
 TlsLevel = Annotated[
-    Literal["encrypt", "may", "none"], Check('"encrypt", "may" or "none"', _tls_level)
+    Literal["verify", "encrypt", "may", "none"], _one_of("verify", "encrypt", "may", "none")
 ]
+KitName = Annotated[
+    Literal["postfix-rspamd", "docker-mailserver"], _one_of("postfix-rspamd", "docker-mailserver")
+]
+EdgeKind = Annotated[
+    Literal["pfsense", "haproxy", "nftables"], _one_of("pfsense", "haproxy", "nftables")
+]
+Endpoint = Annotated[HostPort, Check('"host:port", the port being WireGuard\'s', _drain_target)]
+Port = Annotated[int, Check("a port number from 1 to 65535", _port)]
+Interface = Annotated[str, Check('an interface\'s name such as "eth0"', _interface)]
+InnerAddress = Annotated[
+    Address, Check('a private IPv4 or IPv6 address such as "10.0.20.2"', _private_address)
+]
+WireGuardKey = Annotated[
+    str, Check("a WireGuard public key: 44 characters of base64", _wireguard_key)
+]
+SecretCheck = Check('{ file = "…" }, { env = "…" } or { command = ["…", "…"] }', _secret)
+SecretSource = Annotated[Secret, SecretCheck]
 Switch = Annotated[bool, Check("true or false", _switch)]
 Size = Annotated[int, Check('a size from "1 MiB" to "1 GiB", with its unit', _size)]
 Threshold = Annotated[int, Check("a whole number from 1 to 100", _threshold)]
@@ -322,45 +344,3 @@ PublicKey = Annotated[
     str, Check('one line of an OpenSSH .pub file, such as "ssh-ed25519 AAAA…"', _public_key)
 ]
 MailAddress = Annotated[str, Check('a mail address such as "me@example.org"', _mail_address)]
-
-
-class Options(BaseModel):
-    """One table of the file; ``heading`` is how the reference writes its header."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    heading: ClassVar[str] = ""
-
-
-def check_of(field: FieldInfo) -> Check:
-    """Return an option's Check; a list's is the one of its items."""
-    item = getattr(field.annotation, "__args__", (None,))[0]
-    checks = [*field.metadata, *getattr(item, "__metadata__", ())]
-    return next(check for check in checks if isinstance(check, Check))
-
-
-def follows(field: FieldInfo) -> str:
-    """Return in words what an option defaults to where that depends on others, else ""."""
-    extra = field.json_schema_extra
-    return str(extra["follows"]) if isinstance(extra, dict) else ""
-
-
-def printable(text: str) -> str:
-    """Escape what could move a terminal's cursor or end a string."""
-    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text)
-
-
-def to_toml(value: object) -> str:
-    """Write a value as TOML does, on one line and printable; a table is left out ("")."""
-    if isinstance(value, str):
-        return '"' + printable(value.replace("\\", "\\\\").replace('"', '\\"')) + '"'
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(to_toml(item) if _is_plain(item) else '…' for item in value)}]"
-    if isinstance(value, int) and value.bit_length() > 10_000:  # str() refuses 4,300 digits
-        return "a very long number"
-    return "" if isinstance(value, dict) else str(value)
-
-
-def _is_plain(value: object) -> bool:
-    return not isinstance(value, list | dict)

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from backup_mx import sample
-from backup_mx.config import SECTIONS, Config, HostPort, SshTarget, load, parse, to_toml
+from backup_mx.checks import to_toml
+from backup_mx.config import SECTIONS, Config, load, parse
 from backup_mx.errors import ConfigError, Problem
+from backup_mx.values import HostPort, SshTarget
 
 DATA = Path(__file__).parent.parent / "data" / "config"
 FIVE_LINES = (DATA / "five-lines.toml").read_text(encoding="utf-8")
@@ -25,8 +27,21 @@ BAD = [(path, value) for path, cases in VALUES.items() for value in cases["bad"]
 MISTAKES = sorted((DATA / "mistakes").glob("*.toml"))
 
 
+# Options that are nothing alone, and what stands beside them.
+COMPANIONS = {
+    "primary.home.wireguard_": (
+        'primary.home.drain_to = "10.0.20.1:2526"',
+        'primary.home.wireguard_endpoint = "vpn.example.org:51820"',
+        'primary.home.wireguard_public_key = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="',
+        'relay.mx2.wireguard_address = "10.0.20.2"',
+        'relay.mx2.wireguard_key = { file = "mx2.key" }',
+    ),
+    "edge.nftables.": ('edge.nftables.forward_to = "10.0.10.1:2526"',),
+}
+
+
 def toml(value: object) -> str:
-    """Write a value with its tables, which to_toml leaves out."""
+    """Write a value with its tables, which to_toml leaves out in a list."""
     return "{}" if value == {} else to_toml(value).replace("…", "{}")
 
 
@@ -35,6 +50,11 @@ def with_option(path: str, value: object) -> str:
     lines = [line for line in FIVE_LINES.splitlines() if not line.startswith(f"{path} =")]
     if path.startswith("domain."):
         lines = [line for line in lines if not line.startswith("domain.")]
+    for start, others in COMPANIONS.items():
+        given = {line.partition(" =")[0] for line in others}
+        if path.startswith(start):
+            lines = [line for line in lines if line.partition(" =")[0] not in given]
+            lines += [line for line in others if not line.startswith(f"{path} =")]
     return "\n".join([*lines, f"{path} = {toml(value)}"])
 
 
@@ -44,6 +64,7 @@ def value_at(config: Config, path: str) -> object:
         "relay": config.relays.get("mx2"),
         "primary": config.primaries.get("home"),
         "domain": config.domains.get("example.org"),
+        "edge": config.edges.get("nftables"),
     }
     return getattr(tables.get(section) or getattr(config, section), key)
 
@@ -215,7 +236,8 @@ def test_load(tmp_path: Path) -> None:
     """A file is read as UTF-8, with or without Windows' mark at its start."""
     file = tmp_path / "backup-mx.toml"
     file.write_bytes(b"\xef\xbb\xbf" + FIVE_LINES.encode())
-    assert load(file) == load(DATA / "five-lines.toml")
+    assert load(file).model_dump() == load(DATA / "five-lines.toml").model_dump()
+    assert load(file).folder == tmp_path
 
 
 def test_load_names_the_file(tmp_path: Path) -> None:

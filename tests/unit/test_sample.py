@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from backup_mx import sample
-from backup_mx.config import SECTIONS, Options, check_of, parse
+from backup_mx.checks import Options, check_of
+from backup_mx.config import SECTIONS, parse
 from backup_mx.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -56,7 +57,7 @@ def test_every_option_is_shown(text: str) -> None:
         assert (model.model_fields[key].description or "?") in " ".join(
             text.replace("\n# ", " ").split()
         )
-        assert re.search(rf"^(#?{key} = |\| `{key}` \|)", text, re.MULTILINE)
+        assert re.search(rf"^((# ?)?{key} = |\| `{key}` \|)", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize(("model", "key"), OPTIONS)

@@ -38,7 +38,11 @@ def test_written_as_in_the_file(value: HostPort | SshTarget, written: str) -> No
 
 @pytest.mark.parametrize(
     ("module", "below"),
-    [("values", {"errors"}), ("mistakes", {"errors", "values"})],
+    [
+        ("checks", set()),
+        ("values", {"checks", "errors", "secret"}),
+        ("mistakes", {"checks", "errors", "values"}),
+    ],
 )
 def test_imports_point_down(module: str, below: set[str]) -> None:
     """values, mistakes and config each import only what stands before them: no cycle."""
