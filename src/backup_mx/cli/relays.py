@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,8 +24,9 @@ from backup_mx.cli.terminal import (
     say_json,
     screen,
     size,
+    write,
 )
-from backup_mx.errors import BackupMxError, MachineError, did_you_mean
+from backup_mx.errors import MachineError, did_you_mean
 
 if TYPE_CHECKING:
     from backup_mx.config import Config
@@ -93,18 +95,6 @@ def build(relays: Sequence[str], path: Path, output: Path, as_json: bool) -> Non
         )
 
 
-def write(target: Path, content: bytes) -> Path:
-    """Write a file in one step; only its owner may read it."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        new = target.with_name(f".{target.name}.new")
-        new.touch(mode=0o600)
-        new.write_bytes(content)
-        return new.replace(target)
-    except OSError as error:
-        raise BackupMxError(f"{target} cannot be written: {error.strerror}") from None
-
-
 @click.command()
 @RELAY
 @CONFIG
@@ -167,10 +157,14 @@ def on_a_relay(command: Callable[[Host, bool], None]) -> Callable[..., None]:
 @click.command()
 @on_a_relay
 def queue(host: Host, as_json: bool) -> None:
-    """List what waits on a relay, and why."""
+    """List what waits on a relay, and why.
+
+    Each message has a class: refused (the primary answered 5xx), capability (it lacks SMTPUTF8 or
+    SIZE), tls, 4xx, unreachable, local (the relay itself), held, or new (not tried yet).
+    """
     messages = waiting_on(host)
     if as_json:
-        say_json({"messages": [asdict(message) for message in messages]})
+        say_json({"messages": [{**asdict(each), "class": each.why} for each in messages]})
     elif not messages:
         say("Nothing waits.")
     else:
@@ -182,20 +176,24 @@ def show_queue(messages: Sequence[Message]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from backup_mx.relay import reasons
+
     now = time.time()
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("ID", "queue", "waits", "size", "from", "to", "why"):
+    for title in ("ID", "class", "waits", "size", "from", "to", "why"):
         table.add_column(title, overflow="fold", justify="right" if title == "size" else "left")
     for message in messages:
         recipients = ", ".join(each.address for each in message.recipients)
-        reasons = "; ".join(sorted({each.reason for each in message.recipients} - {""}))
+        words = "; ".join(sorted({each.reason for each in message.recipients} - {""}))
         waits = duration(now - message.arrival)
-        cells = (message.id, message.queue, waits, size(message.size), message.sender or "<>")
-        table.add_row(*(Text(printable(cell)) for cell in (*cells, recipients, reasons)))
+        cells = (message.id, message.why, waits, size(message.size), message.sender or "<>")
+        table.add_row(*(Text(printable(cell)) for cell in (*cells, recipients, words)))
     screen().print(table)
     octets = sum(message.size for message in messages)
     oldest = duration(now - messages[0].arrival)
     say(f"{len(messages)} waiting, {size(octets)}, the oldest for {oldest}")
+    counts = Counter(message.why for message in messages)
+    say(", ".join(f"{counts[name]} {name}" for name in reasons.CLASSES if counts[name]))
 
 
 @click.command()

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from backup_mx.errors import BackupMxError
+
 if TYPE_CHECKING:  # each verb imports what it needs: --help must not wait for pydantic or rich
     from rich.console import Console
 
@@ -64,6 +66,19 @@ def size(octets: float) -> str:
             return f"{octets:.0f} {unit}"
         octets /= 1024
     return f"{octets:.1f} GiB"
+
+
+def write(target: Path, content: bytes, mode: int = 0o600) -> Path:
+    """Write a file in one step, with its mode; raises BackupMxError when that cannot be."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        new = target.with_name(f".{target.name}.new")
+        new.touch(mode=0o600)
+        new.write_bytes(content)
+        new.chmod(mode)
+        return new.replace(target)
+    except OSError as error:
+        raise BackupMxError(f"{target} cannot be written: {error.strerror}") from None
 
 
 def printable(text: str) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from backup_mx.relay import reasons
+
 LIST = ("postqueue", "-j")
 FLUSH = ("postqueue", "-f")
 
@@ -29,6 +31,13 @@ class Message:
     size: int
     sender: str
     recipients: tuple[Recipient, ...]
+
+    @property
+    def why(self) -> str:
+        """The class of the reason for which it waits (reasons.CLASSES)."""
+        if self.queue == "hold":
+            return reasons.HELD
+        return reasons.worst(reasons.class_of(each.reason) for each in self.recipients)
 
 
 def messages(listing: Iterable[str]) -> list[Message]:
