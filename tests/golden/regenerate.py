@@ -13,6 +13,7 @@ ROOT = HERE.parents[1]
 CONFIGS = {
     "five-lines": (ROOT / "tests/data/config/five-lines.toml", "mx2"),
     "full": (HERE / "full.toml", "backup"),
+    "tunnel": (HERE / "tunnel.toml", "mx2"),
 }
 """Each golden tree: its name to the config it comes from and the relay in it."""
 

@@ -36,4 +36,4 @@ def test_smtputf8_is_offered_when_every_primary_takes_it() -> None:
         name: b"\nsmtputf8_enable = yes\n" in rendered(name)["etc/postfix/main.cf"]
         for name in CONFIGS
     }
-    assert offers == {"five-lines": False, "full": True}
+    assert offers == {"five-lines": False, "full": True, "tunnel": False}

@@ -34,16 +34,18 @@ class Primary:
 
     refused-at-rcpt@ and refused-after-data@ are what they say; cut-off@ ends the connection after
     the message. Everybody else's mail is in ``messages``, and every command's verb in ``verbs``.
+    Its certificate, for the host ``name``, is its own authority.
     """
 
-    def __init__(self, world: World, folder: Path) -> None:
+    def __init__(self, world: World, folder: Path, name: str = "mail.example.org") -> None:
         self.messages: list[Arrived] = []
         self.verbs: list[str] = []
         self.offers_tls = True
         self._away = False
         self._namespace = names.scoped(world.name, "net")
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._tls.load_cert_chain(_certificate(world, folder))
+        self.certificate = _certificate(world, folder, name)
+        self._tls.load_cert_chain(self.certificate)
 
     def __enter__(self) -> Self:
         # A lab's wire outlives a test, the address may be there already.
@@ -162,9 +164,9 @@ class _Dialogue:
         return True
 
 
-def _certificate(world: World, folder: Path) -> Path:
+def _certificate(world: World, folder: Path, name: str) -> Path:
     """Return a file with a self-signed certificate and its key, made by the lab's openssl."""
-    subject = ["-subj", "/CN=mail.example.org", "-days", "2", "-nodes"]
+    subject = ["-subj", f"/CN={name}", "-days", "2", "-nodes"]
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-keyout", "-"]
     argv = ["openssl", "req", "-x509", *subject, *key]
     path = folder / "primary.pem"

@@ -142,7 +142,7 @@ def test_user_data_carries_the_bundle_and_runs_it(config: Config) -> None:
     about = json.loads(document)
     assert about["fqdn"] == "mx2.example.org"
     [file] = about["write_files"]
-    assert (file["path"], file["permissions"]) == ("/var/lib/backup-mx/relay.pyz.xz", "0600")
+    assert (file["path"], file["permissions"]) == ("/var/lib/backup-mx/relay.pyz.lzma", "0600")
     carried = lzma.decompress(base64.b64decode(file["content"]))
     assert carried == bundle(config, "mx2")
     unpack, run = about["runcmd"]

@@ -14,6 +14,7 @@ from jinja2 import Environment, StrictUndefined
 
 from backup_mx.config import Config
 from backup_mx.machine.apply.files import Check, File, Folder, Service
+from backup_mx.machine.wireguard import Tunnel, private_key, tunnels
 
 PACKAGES = (
     "ca-certificates",
@@ -69,22 +70,51 @@ SERVICES = (
     Service("postfix.service", ("/etc/postfix/",), port=25),
 )
 
+# What a relay has on top where a primary is behind a tunnel.
+TUNNEL_PACKAGES = ("wireguard-tools",)
+TUNNEL_CHECKS = (Check("wg-quick", ("wg-quick", "strip", "backup-mx")),)
+TUNNEL_SERVICES = (
+    Service("wg-quick@backup-mx.service", ("/etc/wireguard/backup-mx.conf",)),
+    Service("backup-mx-tunnel.timer", ("/etc/systemd/system/backup-mx-tunnel.timer",)),
+)
+# Files that hold a secret; all others may be read by everybody.
+SECRET = ("/etc/wireguard/backup-mx.conf",)
+
 
 def tree(config: Config, relay: str) -> Tree:
-    """Return all that the relay called ``relay`` is made of. Pure: same config, same tree."""
-    values = template_values(config, relay)
-    root = resources.files("backup_mx") / "templates" / "relay"
-    files = [
-        File(Path(path.removesuffix(".j2")), content=rendered(source, path, values))
-        for path, source in walk(root, "/")
-    ]
-    return Tree(sorted(files, key=lambda file: file.path), FOLDERS, CHECKS, SERVICES)
+    """Return all that the relay called ``relay`` is made of: same config, same tree.
+
+    Raises SecretError where a secret that belongs into it cannot be read.
+    """
+    dialled = tunnels(config)
+    files = sorted(relay_files(config, relay, dialled), key=lambda file: file.path)
+    if not dialled:
+        return Tree(files, FOLDERS, CHECKS, SERVICES)
+    return Tree(
+        files,
+        FOLDERS,
+        CHECKS + TUNNEL_CHECKS,
+        SERVICES + TUNNEL_SERVICES,
+        PACKAGES + TUNNEL_PACKAGES,
+    )
 
 
-def template_values(config: Config, relay: str) -> dict[str, Any]:
+def relay_files(config: Config, relay: str, dialled: Sequence[Tunnel]) -> Iterator[File]:
+    """Yield the files of a relay; a template that renders to nothing is no file."""
+    values = template_values(config, relay, dialled)
+    for path, source in walk(resources.files("backup_mx") / "templates" / "relay", "/"):
+        place = path.removesuffix(".j2")
+        if content := rendered(source, path, values):
+            yield File(Path(place), "0600" if place in SECRET else "0644", content=content)
+
+
+def template_values(config: Config, relay: str, dialled: Sequence[Tunnel]) -> dict[str, Any]:
     """Return what the templates of a relay may name."""
     networks = config.access.ssh_from
+    key = private_key(config.relays[relay], config.folder) if dialled else None
     return {
+        "tunnels": dialled,
+        "wireguard_key": key,
         "relay": config.relays[relay],
         "primaries": config.primaries,
         "domains": list(config.domains.values()),
@@ -93,6 +123,7 @@ def template_values(config: Config, relay: str) -> dict[str, Any]:
         "operator": config.operator,
         # The world must never be offered what one of the primaries cannot take.
         "smtputf8": all(primary.smtputf8 for primary in config.primaries.values()),
+        "eightbitmime": all(primary.eightbitmime for primary in config.primaries.values()),
         "ssh_from_v4": [network for network in networks if network.version == 4],
         "ssh_from_v6": [network for network in networks if network.version == 6],
     }
