@@ -7,8 +7,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 N ?= 500
 
-# What the lab needs of Debian or Ubuntu, and python3-venv for .venv itself.
-PACKAGES := debian-archive-keyring iproute2 mmdebstrap openssh-client python3-venv systemd-container
+# What the lab needs of Debian or Ubuntu, python3-venv for .venv itself, PHP for the tests of pfSense's kit.
+PACKAGES := debian-archive-keyring iproute2 mmdebstrap openssh-client php-cli php-xml python3-venv \
+    systemd-container
 
 .NOTPARALLEL:
 .PHONY: drill test check packages generated lock clean
