@@ -29,7 +29,7 @@ def _random_name() -> str:
 
 @pytest.fixture(scope="session")
 def world() -> Iterator[World]:
-    """A running lab: internet, primary and mx2, the latter set up by USER_DATA."""
+    """A running lab without kits: internet, edge, primary, and mx2, set up by USER_DATA."""
     made = World(_random_name(), user_data=USER_DATA)
     atexit.register(_forget, made.name)
     try:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-import backup_mx
 from backup_mx import config
 from backup_mx.lab import host, image, names, network
 from backup_mx.lab.machine import Machine
@@ -24,7 +23,7 @@ IMAGES = {"3.7": image.PLAIN_BOOKWORM, "3.10": image.WORLD}
 """Postfix's release to the image that brings it: Debian 12's and Debian 13's."""
 SPOOL = "/srv/backup-mx/spool"
 MAILLOG = "/srv/backup-mx/log/maillog"
-CONFIG = Path(backup_mx.__file__).parent / "lab" / "backup-mx.toml"
+CONFIG = Path(__file__).parents[1] / "data" / "lab" / "relay.toml"
 _PATIENCE = 20.0  # seconds: postscreen lets a new client wait for six
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from backup_mx.config import Config, SshTarget, parse
+from backup_mx.config import Config, parse
 from backup_mx.errors import MachineError, UnreachableError
 from backup_mx.lab import host, image, names, network
 from backup_mx.lab.image import ImageSpec
@@ -20,6 +20,7 @@ from backup_mx.lab.world import World
 from backup_mx.machine import cloudinit, ship, tree
 from backup_mx.machine.apply.files import File
 from backup_mx.machine.bundle import bundle, pack, version
+from backup_mx.values import SshTarget
 
 pytestmark = pytest.mark.lab
 

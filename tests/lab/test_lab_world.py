@@ -7,6 +7,7 @@ import re
 import stat
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -17,7 +18,7 @@ from backup_mx.lab.world import World, attach
 
 pytestmark = pytest.mark.lab
 
-EVERYWHERE = pytest.mark.parametrize("name", ["internet", "primary", "mx2"])
+EVERYWHERE = pytest.mark.parametrize("name", ["internet", "edge", "primary", "mx2"])
 
 
 def test_other_users_of_the_host_stay_out(world: World) -> None:
@@ -37,15 +38,15 @@ def dig(machine: Machine, *words: str) -> list[str]:
     return sorted(machine.run(["kdig", "+short", *words]).text.split("\n")[:-1])
 
 
-def imap_bodies(machine: Machine, user: str) -> str:
-    """Fetch a mailbox over IMAP with a mail client, and return everything in it."""
+def imap_bodies(world: World, user: str) -> str:
+    """Fetch a mailbox over IMAP with a mail client on the LAN, and return everything in it."""
     script = (
         "import imaplib, sys\n"
-        f"box = imaplib.IMAP4('198.51.100.10'); box.login('{user}', 'lab'); box.select()\n"
+        f"box = imaplib.IMAP4('10.0.10.10'); box.login('{user}', 'lab'); box.select()\n"
         "for number in box.search(None, 'ALL')[1][0].split():\n"
         "    sys.stdout.buffer.write(box.fetch(number, '(RFC822)')[1][0][1])\n"
     )
-    return machine.run(["python3", "-c", script]).text
+    return world.machine("edge").run(["python3", "-c", script]).text
 
 
 def send(world: World, recipient: str, token: str, sender: str = "someone@example.net") -> None:
@@ -60,7 +61,8 @@ def test_every_machine_is_running_with_its_address(world: World) -> None:
     status = {row.machine: row for row in world.status()}
     assert {name: row.address for name, row in status.items()} == {
         "internet": "192.0.2.25",
-        "primary": "198.51.100.10",
+        "edge": "198.51.100.10",
+        "primary": "10.0.10.10",
         "mx2": "203.0.113.20",
     }
     assert all(row.state == "running" and row.pid and row.since for row in status.values())
@@ -79,8 +81,8 @@ def test_names_resolve_both_ways(world: World, name: str) -> None:
     machine = world.machine(name)
     assert dig(machine, "example.org", "MX") == ["10 mail.example.org.", "20 mx2.example.org."]
     assert dig(machine, "mx2.example.org") == ["203.0.113.20"]
-    assert dig(machine, "-x", "203.0.113.20") == ["mx2.example.org."]
     assert dig(machine, "-x", "192.0.2.25") == ["mta.example.net."]
+    assert dig(machine, "-x", "203.0.113.20") == [], "a free machine has no name"
 
 
 def test_the_block_list_lists_one_address(world: World) -> None:
@@ -107,12 +109,10 @@ def test_cloud_init_sets_the_relay_up(world: World) -> None:
 def test_mail_finds_the_mailbox_by_mx(world: World) -> None:
     """A mail handed to the sender's MTA is in its recipient's mailbox, over TLS by MX."""
     send(world, "alice@example.org", "direct-1")
-    internet = world.machine("internet")
     eventually(
-        "the mail in alice's mailbox",
-        lambda: "direct-1" in imap_bodies(internet, "alice@example.org"),
+        "the mail in alice's mailbox", lambda: "direct-1" in imap_bodies(world, "alice@example.org")
     )
-    fetched = imap_bodies(internet, "alice@example.org")
+    fetched = imap_bodies(world, "alice@example.org")
     assert re.search(r"from mta\.example\.net \(mta\.example\.net \[192\.0\.2\.25\]\)", fetched)
     assert "using TLSv1.3" in fetched
 
@@ -120,9 +120,8 @@ def test_mail_finds_the_mailbox_by_mx(world: World) -> None:
 def test_postmaster_is_read_by_alice(world: World) -> None:
     """Mail for postmaster reaches alice."""
     send(world, "postmaster@example.org", "postmaster-1")
-    internet = world.machine("internet")
     eventually(
-        "postmaster's mail", lambda: "postmaster-1" in imap_bodies(internet, "alice@example.org")
+        "postmaster's mail", lambda: "postmaster-1" in imap_bodies(world, "alice@example.org")
     )
 
 
@@ -134,22 +133,59 @@ def test_an_unknown_recipient_bounces_to_the_sender(world: World) -> None:
     eventually("the bounce", lambda: internet.run(found, check=False).returncode == 0)
 
 
+def test_nobody_reaches_the_lan_from_outside(world: World) -> None:
+    """The primary has no address on the Internet, and the drain's port is closed to strangers."""
+    program = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 2)"
+    internet = world.machine("internet")
+    for address, port in (("10.0.10.10", 10025), ("10.0.10.10", 143), ("198.51.100.10", 2526)):
+        tried = internet.run(["python3", "-c", program, address, str(port)], check=False)
+        assert tried.returncode != 0, f"{address} port {port} answered"
+
+
+def test_the_lan_goes_out_by_the_edges_address(world: World) -> None:
+    """What the primary asks of the Internet comes from the operator's one public address."""
+    internet, port = world.machine("internet"), 7777
+    listen = (
+        "import socket\n"
+        f"server = socket.create_server(('192.0.2.80', {port})); server.settimeout(15)\n"
+        "print(server.accept()[1][0])\n"
+    )
+    knock = f"import socket; socket.create_connection(('192.0.2.80', {port}), 5)"
+    with ThreadPoolExecutor() as pool:
+        heard = pool.submit(internet.run, ["python3", "-c", listen])
+        internet.listening(port)
+        world.machine("primary").run(["python3", "-c", knock])
+    assert heard.result().text == "198.51.100.10\n"
+
+
+def test_the_edge_hangs_up_while_the_primary_is_off(world: World) -> None:
+    """A proxy with nobody behind it takes the connection and ends it without a word."""
+    primary = world.machine("primary")
+    primary.kill()
+    with network.connect(world.name, "198.51.100.10", 25) as connection:
+        assert connection.recv(4) == b""
+    primary.boot()
+    primary.ready()
+    with network.connect(world.name, "198.51.100.10", 25) as connection:
+        assert connection.recv(4) == b"220-"
+
+
 def test_a_machine_without_power_is_unreachable_at_once(world: World) -> None:
     """Nobody answers for a machine that is off; switched on it has its files, as written."""
-    primary = world.machine("primary")
-    (primary.root / "root/kept").write_text("before the cut")
-    primary.run(["sh", "-c", "echo inside > /root/kept-inside"])
-    primary.kill()
-    assert primary.running is None
+    edge = world.machine("edge")
+    (edge.root / "root/kept").write_text("before the cut")
+    edge.run(["sh", "-c", "echo inside > /root/kept-inside"])
+    edge.kill()
+    assert edge.running is None
     began = time.monotonic()
     with pytest.raises(OSError) as caught:
         network.connect(world.name, "198.51.100.10", 25, timeout=10.0)
     assert caught.value.errno == errno.EHOSTUNREACH, "a refusal would be a sign of life"
     assert time.monotonic() - began < 5.0
-    assert [row.state for row in world.status()] == ["running", "off", "running"]
-    primary.boot()
-    primary.ready()
-    assert primary.run(["cat", "/root/kept", "/root/kept-inside"]).text == "before the cutinside\n"
+    assert [row.state for row in world.status()] == ["running", "off", "running", "running"]
+    edge.boot()
+    edge.ready()
+    assert edge.run(["cat", "/root/kept", "/root/kept-inside"]).text == "before the cutinside\n"
 
 
 def test_firewall_rules_do_not_survive_a_power_cut(world: World) -> None:
@@ -201,7 +237,7 @@ def test_a_running_lab_is_not_started_twice(world: World) -> None:
 
 def test_another_process_finds_the_lab_by_name(world: World) -> None:
     """attach() sees the same machines, without anything having been written down for it."""
-    assert {row.machine for row in attach(world.name).status()} == {"internet", "primary", "mx2"}
+    assert [row.machine for row in attach(world.name).status()] == [*world.members]
 
 
 def test_two_labs_run_side_by_side(world: World, make_world: Callable[[World], World]) -> None:
@@ -212,6 +248,6 @@ def test_two_labs_run_side_by_side(world: World, make_world: Callable[[World], W
     assert not (world.machine("primary").root / "root/other").exists()
     other.machine("primary").run(["systemctl", "stop", "postfix"])
     with network.connect(world.name, "198.51.100.10", 25) as connection:
-        assert connection.recv(4) == b"220 "
+        assert connection.recv(4) == b"220-"
     other.down()
     assert all(row.state == "running" for row in world.status())

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from backup_mx.errors import LabError
-from backup_mx.lab.corpus import KINDS, LINE_OCTETS, RECIPIENTS, Mail, corpus, write
+from backup_mx.lab.corpus import KINDS, LINE_OCTETS, RECIPIENTS, Mail, corpus, uniform, write
 
 ROUND = len(KINDS)
 
@@ -116,3 +116,15 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> N
     (tmp_path / "file").write_text("")
     with pytest.raises(LabError, match=r"cannot write the drill's mail to .*file"):
         write([], tmp_path / "file")
+
+
+def test_uniform_mail_is_all_of_one_size_and_for_each_recipient_in_turn() -> None:
+    mails = uniform(9, seed=3, octets=10_240)
+    assert {len(mail.data) for mail in mails} == {10_240}
+    assert len({mail.message_id for mail in mails}) == 9
+    assert [mail.recipients for mail in mails[:4]] == [mail.recipients for mail in mails[4:8]]
+    assert len({mail.recipients for mail in mails}) == len(RECIPIENTS)
+    for mail in mails:
+        assert mail.data.endswith(b"\r\n")
+        assert max(map(len, mail.data.split(b"\r\n"))) <= 998
+    assert uniform(9, seed=3, octets=10_240) == mails

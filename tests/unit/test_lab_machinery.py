@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,9 +14,23 @@ from pathlib import Path
 
 import pytest
 
+from backup_mx.config import Config
 from backup_mx.errors import HostError, LabError
-from backup_mx.lab import host, image, layout, mirror, mounts, names, network, prepare, processes
-from backup_mx.lab.world import World
+from backup_mx.kit.files import KitFile
+from backup_mx.lab import (
+    host,
+    image,
+    layout,
+    mirror,
+    mounts,
+    names,
+    network,
+    prepare,
+    processes,
+    settings,
+)
+from backup_mx.lab.world import World, standard
+from backup_mx.machine import wireguard
 
 ZONES = Path(str(resources.files("backup_mx.lab"))) / "machines/internet/etc/knot/zones"
 
@@ -66,6 +81,59 @@ def test_a_machine_keeps_its_hardware_address() -> None:
     assert network._mac("203.0.113.20") == "02:00:cb:00:71:14"
 
 
+@pytest.mark.parametrize("role", layout.ROLES.values(), ids=lambda role: role.name)
+def test_a_machines_wires_have_names_that_linux_takes(role: layout.Role) -> None:
+    """The far end of each interface is named by machine and device, in at most 15 characters."""
+    ports = [network._port(role.name, f"eth{number}") for number in range(len(role.links))]
+    assert all(len(port) <= 15 for port in ports)
+    assert len(set(ports)) == len(role.links)
+
+
+def tunnel_config(lab: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """Keep the config of a lab with a tunnel, below a folder of ours."""
+    monkeypatch.setattr(names, "LABS", folder)
+    return settings.write(lab, standard(lab, tunnel=True).config)
+
+
+def test_a_tunnels_keys_belong_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The edge has the private half of the key that the relay knows; nobody else reads either."""
+    made = tunnel_config("one", tmp_path, monkeypatch)
+    known = made.primaries["home"].wireguard_public_key
+    assert known == wireguard.public_key(settings.edge_key("one"))
+    assert wireguard.private_key(made.relays["mx2"], made.folder) != settings.edge_key("one")
+    keys = list(made.folder.glob("*.key"))
+    assert [stat.S_IMODE(key.stat().st_mode) for key in keys] == [0o600, 0o600]
+
+
+def test_each_lab_has_keys_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key is in the repository: two labs never share one."""
+    for lab in ("one", "two"):
+        tunnel_config(lab, tmp_path, monkeypatch)
+    assert settings.edge_key("one") != settings.edge_key("two")
+
+
+def test_a_lab_tells_what_it_was_made_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The config can be read again; a lab that had none says so, and has no tunnel's key."""
+    made = tunnel_config("one", tmp_path, monkeypatch)
+    assert World("one").made_from == made
+    with pytest.raises(LabError, match="lab two was not made from a config"):
+        _ = World("two").made_from
+    assert settings.edge_key("two") == ""
+
+
+def test_a_kit_is_installed_where_its_paths_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies below files/ comes to its place, with its mode; the rest is for people."""
+    monkeypatch.setattr(names, "LABS", tmp_path)
+    machine = World("one").machine("edge")
+    files = [KitFile("README.md", b"x"), KitFile("files/etc/x/y", b"y", "0600")]
+    prepare.install(machine, files)
+    assert [path for path in machine.root.rglob("*") if path.name == "README.md"] == []
+    place = machine.root / "etc/x/y"
+    assert (place.read_bytes(), stat.S_IMODE(place.stat().st_mode)) == (b"y", 0o600)
+
+
 def test_a_question_for_a_soa_is_what_rfc_1035_says() -> None:
     """Length, header, name, type and class, as on the wire."""
     expected = "001d002a01000001000000000000" + "076578616d706c65036f726700" + "00060001"
@@ -83,23 +151,42 @@ def zone_records(kind: str) -> set[tuple[str, str]]:
     return found
 
 
-@pytest.mark.parametrize(
-    "address", [network.OUTSIDER, *(a for role in layout.ROLES.values() for a in role.addresses)]
-)
+NAMELESS = {layout.ROLES["mx2"].addresses[0], "192.0.2.119", "192.0.2.120"}
+PUBLIC = {
+    network.OUTSIDER,
+    *(
+        address
+        for role in layout.ROLES.values()
+        for link in role.links
+        if link.wire == layout.WAN
+        for address in link.addresses
+    ),
+}
+
+
+@pytest.mark.parametrize("address", sorted(PUBLIC - NAMELESS))
 def test_every_address_has_a_name_that_leads_back(address: str) -> None:
-    """Forward-confirmed reverse DNS holds for every address of the lab (RFC 8501 section 2)."""
+    """Forward-confirmed reverse DNS holds for the lab's addresses (RFC 8501 section 2)."""
     reverse = ".".join(reversed(address.split("."))) + ".in-addr.arpa"
     found = [value for owner, value in zone_records("PTR") if owner == reverse]
     assert len(found) == 1
     assert (found[0], address) in zone_records("A")
 
 
+@pytest.mark.parametrize("address", sorted(NAMELESS))
+def test_a_few_addresses_have_no_name(address: str) -> None:
+    """The relay's has none, as on a free machine, nor have those of two senders."""
+    reverse = ".".join(reversed(address.split("."))) + ".in-addr.arpa"
+    assert reverse not in {owner for owner, _ in zone_records("PTR")}
+
+
 def test_a_machines_host_name_is_that_of_its_first_address() -> None:
-    """mx2's and the primary's addresses carry their host names."""
+    """The relays carry the names of their addresses, the primary that of the edge's."""
     pairs = zone_records("A")
-    for name in ("primary", "mx2", "bare"):
+    for name in ("mx2", "bare"):
         role = layout.role(name)
         assert (role.hostname, role.addresses[0]) in pairs
+    assert (layout.role("primary").hostname, layout.EDGE) in pairs
 
 
 def test_a_dkim_record_fits_its_strings() -> None:

@@ -95,14 +95,14 @@ class SmtpSession(socketserver.StreamRequestHandler):
 
 
 class Imap(socketserver.ThreadingTCPServer):
-    """An IMAP server with one user's INBOX."""
+    """An IMAP server with one user's INBOX, and Junk if there is any."""
 
     allow_reuse_address = True
     daemon_threads = True
 
-    def __init__(self, inbox: list[bytes]) -> None:
+    def __init__(self, inbox: list[bytes], junk: list[bytes]) -> None:
         super().__init__(("127.0.0.1", 0), ImapSession)
-        self.inbox = inbox
+        self.folders = {b"INBOX": inbox} | ({b"Junk": junk} if junk else {})
 
 
 class ImapSession(socketserver.StreamRequestHandler):
@@ -118,14 +118,18 @@ class ImapSession(socketserver.StreamRequestHandler):
             if verb == b"CAPABILITY":
                 self.wfile.write(b"* CAPABILITY IMAP4rev1\r\n")
             if verb == b"EXAMINE":
-                self.wfile.write(b"* %d EXISTS\r\n" % len(self.server.inbox))
+                if rest[0] not in self.server.folders:
+                    self.wfile.write(tag + b" NO no such mailbox\r\n")
+                    continue
+                self.folder = self.server.folders[rest[0]]
+                self.wfile.write(b"* %d EXISTS\r\n" % len(self.folder))
             if verb == b"FETCH":
                 self.fetch(*map(int, rest[0].split(b":")))
             self.wfile.write(tag + b" OK done\r\n")
 
     def fetch(self, first: int, last: int) -> None:
         for number in range(first, last + 1):
-            raw = self.server.inbox[number - 1]
+            raw = self.folder[number - 1]
             self.wfile.write(b"* %d FETCH (BODY[] {%d}\r\n%b)\r\n" % (number, len(raw), raw))
 
 
@@ -238,7 +242,7 @@ def test_errors_are_one_line_and_status_one(folder: Path, tmp_path: Path) -> Non
     nobody = Receiver(refuse=b"")
     port = nobody.socket.getsockname()[1]
     nobody.server_close()
-    with serving(Receiver(refuse=b"")) as open_port, serving(Imap([])) as imap_port:
+    with serving(Receiver(refuse=b"")) as open_port, serving(Imap([], [])) as imap_port:
         (tmp_path / "pw").write_text("wrong\n")
         reading = ("--users", "a", "--password-file", tmp_path / "pw")
         cases = {
@@ -255,10 +259,17 @@ def test_errors_are_one_line_and_status_one(folder: Path, tmp_path: Path) -> Non
         assert done.stderr.count("\n") == 1
 
 
-def collect(inbox: list[bytes], tmp_path: Path, modules: Path | None = None) -> Finished:
+def collect(
+    inbox: list[bytes],
+    tmp_path: Path,
+    modules: Path | None = None,
+    junk: tuple[bytes, ...] = (),
+    trace: bool = False,
+) -> Finished:
     (tmp_path / "pw").write_text("secret\n")
-    with serving(Imap(inbox)) as port:
-        options = ("--port", port, "--users", "alice@example.org", "--password-file")
+    with serving(Imap(inbox, list(junk))) as port:
+        more = ["--trace"] if trace else []
+        options = (*more, "--port", port, "--users", "alice@example.org", "--password-file")
         return mailkit("collect", *options, tmp_path / "pw", modules=modules)
 
 
@@ -271,6 +282,21 @@ def test_collected_mail_hashes_as_it_was_sent(mails: list[Mail], tmp_path: Path)
     ] * 3
     assert {line["user"] for line in lines} == {"alice@example.org"}
     assert not any(line["is_dsn"] or line["dkim"] is not None for line in lines)
+
+
+def test_mail_in_junk_is_collected_too_and_its_trace_is_shown_when_asked_for(
+    tmp_path: Path,
+) -> None:
+    trace = (
+        b"X-Spamd-Result: default: False [7.50 / 11.00];\r\n\tLAB(7.50)[];\r\nX-Spam: Yes\r\n"
+        b"X-Rspamd-Client: 192.0.2.112\r\nAuthentication-Results: mail.example.org;\r\n"
+        b"\tspf=pass\r\nReceived-SPF: Pass\r\nReceived: by home; now\r\n"
+    )
+    mail = b"From: a@example.net\r\nMessage-ID: <1>\r\nX-Spam: no\r\n\r\nhello\r\n"
+    lines = records(collect([mail], tmp_path, junk=(trace + mail,), trace=True))
+    assert [line["folder"] for line in lines] == ["INBOX", "Junk"]
+    assert [line["trace"] for line in lines] == ["", trace.decode()]
+    assert {line["sha256"] for line in lines} == {hashlib.sha256(mail).hexdigest()}
 
 
 def test_a_bounce_is_told_from_mail_and_hops_are_read_from_the_top(tmp_path: Path) -> None:
@@ -294,7 +320,19 @@ def test_a_signature_is_verified_and_a_silent_resolver_is_an_error(
     )
 
 
-trace_names = st.sampled_from(["Received", "Return-Path", "delivered-to", "X-Original-To"])
+trace_names = st.sampled_from(
+    [
+        *("Received", "Return-Path", "delivered-to", "X-Original-To", "Received-SPF"),
+        *(
+            "Authentication-Results",
+            "X-Comment",
+            "X-Spamd-Result",
+            "X-Spam",
+            "x-rspamd-server",
+            "X-Backup-MX",
+        ),
+    ]
+)
 values = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=40)
 folds = st.lists(st.tuples(st.sampled_from(["\r\n\t", "\r\n "]), values).map("".join), max_size=3)
 trace_fields = st.builds(
@@ -324,6 +362,12 @@ def test_any_octet_changed_added_or_cut_changes_the_canonical_octets(
     top = b"".join(trace)
     for other in (changed, added, message[:place] + message[place + 1 :], message[:-1]):
         assert canonical(top + other) != canonical(top + message)
+
+
+def test_a_tag_at_the_end_of_the_header_is_the_filters() -> None:
+    message = b"From: a@example.net\r\nSubject: x\r\n\r\nX-Spam: Yes\r\n\r\n"
+    tagged = message.replace(b"x\r\n\r\n", b"x\r\nX-Spam: Yes\r\n\r\n", 1)
+    assert canonical(tagged) == message
 
 
 def test_a_trace_field_below_another_field_counts_as_the_mails_own() -> None:

@@ -23,7 +23,9 @@ def sent(number: int, *recipients: str, signed: bool = False) -> Sent:
 
 
 def copy(number: int, user: str, **changes: object) -> Collected:
-    made = Collected(user, f"<{number}>", f"{number}", 10, None, (), is_dsn=False)
+    made = Collected(
+        user, "INBOX", f"<{number}>", f"{number}", 10, None, (), is_dsn=False, trace=""
+    )
     return replace(made, **changes)  # type: ignore[arg-type]
 
 

@@ -29,12 +29,20 @@ def timeline() -> Timeline:
     return made
 
 
-def report(copies: int = 1, failures: tuple[str, ...] = (), excused: str = "") -> dict[str, Any]:
+def report(
+    copies: int = 1, failures: tuple[str, ...] = (), excused: str = "", **more: list[dict[str, Any]]
+) -> dict[str, Any]:
     message = Sent(1, "<1>", NASTY, (ALICE,), False, "aa", 1_500_000, 250, "Ok")
-    found = [Collected(ALICE, "<1>", "aa", 10, None, (), is_dsn=False)] * copies
+    found = [Collected(ALICE, "INBOX", "<1>", "aa", 10, None, (), is_dsn=False, trace="")] * copies
     result = reconcile([message], {"<1>"}, found, 0, excusable_duplicates={excused})
     return report_json(
-        "outage", result, timeline(), started="today", figures={NASTY: 1.5}, failures=failures
+        "outage",
+        result,
+        timeline(),
+        started="today",
+        figures={NASTY: 1.5},
+        failures=failures,
+        **more,
     )
 
 
@@ -85,6 +93,32 @@ def test_an_excused_duplicate_passes_and_is_told() -> None:
     page = report_html(report(copies=2, excused="<1>"))
     assert "✓ Pass" in page
     assert "1 came again because a power cut ate the answer" in page
+
+
+def test_a_long_list_of_reasons_is_cut_in_the_summary() -> None:
+    page = report_html(report(failures=tuple(f"reason {number}" for number in range(7))))
+    assert "reason 4; and 2 more reasons." in page
+    assert "reason 5" not in page
+
+
+def test_rows_and_stages_are_shown_and_escaped() -> None:
+    row = {
+        "name": NASTY,
+        "path": NASTY,
+        "answers": [NASTY, "250 Ok"],
+        "ended": NASTY,
+        "score": -0.3,
+        **dict.fromkeys(("spf", "dkim", "dmarc", "client", "source"), NASTY),
+        "parity": False,
+        "differences": [NASTY, "and more"],
+    }
+    stage = {"stage": NASTY, "waiting": 1, "delivered": 0, "notices": 2, "reasons": {NASTY: 3}}
+    made = report(rows=[row, row | {"score": None, "parity": True}], stages=[stage])
+    page = report_html(json.loads(json.dumps(made)))
+    assert NASTY not in page
+    assert page.count("and more") == 1
+    assert "-0.30" in page
+    assert "&lt;script&gt;alert(&#39;&amp;&#39;)&lt;/script&gt;</span>" in page
 
 
 def test_the_page_is_self_contained_and_everything_in_it_is_escaped() -> None:

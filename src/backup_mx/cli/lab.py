@@ -5,29 +5,33 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from backup_mx.cli.terminal import JSON, LAB, progress, say, say_json
+from backup_mx.errors import LabError
 
 if TYPE_CHECKING:
+    from backup_mx.lab.drills import Drill
     from backup_mx.lab.machine import Machine
     from backup_mx.lab.world import World
 
 
 @click.group()
 def lab() -> None:
-    """Run a whole mail world on this host, as root: internet, primary, mx2."""
+    """Run a whole mail world on this host, as root: internet, edge, primary, mx2."""
 
 
 @lab.command()
 @LAB
 @click.option("--if-needed", is_flag=True, help="A lab that runs already is fine.")
+@click.option("--tunnel", is_flag=True, help="Let mx2 drain through WireGuard.")
+@click.option("--kit/--no-kit", default=True, help="With the primary's kit, or without.")
 @JSON
-def up(name: str, if_needed: bool, as_json: bool) -> None:
+def up(name: str, if_needed: bool, tunnel: bool, kit: bool, as_json: bool) -> None:
     """Boot a lab; return when every machine answers."""
     from backup_mx.lab import world
 
@@ -35,7 +39,7 @@ def up(name: str, if_needed: bool, as_json: bool) -> None:
     if if_needed and world.is_up(name):
         progress(f"lab {name} is running already")
     else:
-        world.standard(name).up(progress)
+        world.standard(name, tunnel=tunnel, kit=kit).up(progress)
     seconds = round(time.monotonic() - began, 1)
     if as_json:
         say_json({"lab": name, "seconds": seconds, "machines": machines_of(name)})
@@ -123,22 +127,37 @@ def logs(machine: str, name: str, mail: bool) -> None:
 @lab.command()
 @click.argument("which", metavar="DRILL")
 @LAB
-@click.option("--messages", type=click.IntRange(20, 100_000), default=500, show_default=True)
+@click.option(
+    "--messages",
+    type=click.IntRange(20, 100_000),
+    help="How many are sent.  [default: the drill's own number]",
+)
 @click.option(
     "--report",
     type=click.Path(path_type=Path, file_okay=False),
     help="Where report.json and report.html go.  [default: reports/DRILL]",
 )
 @JSON
-def drill(which: str, name: str, messages: int, report: Path | None, as_json: bool) -> None:
-    """Run a drill in a lab that is up: outage. Fails when a message is lost."""
+def drill(which: str, name: str, messages: int | None, report: Path | None, as_json: bool) -> None:
+    """Run a drill in a lab that is up. Fails when a message is lost.
+
+    \b
+    outage       the primary dies, the relay loses power in the middle
+    senders      a matrix of senders, each straight to the primary and by the relay
+    refusal      the primary comes back broken, and refuses what it gets
+    edge-reboot  the router restarts, the tunnel's peer goes and comes back
+    flood        a large drain into a primary that throttles everybody else
+    """  # noqa: D301  click wants the backspace itself
     from backup_mx.lab import drills, world
     from backup_mx.lab.report import ready_for, write_report
 
-    chosen = drills.drill(which)
+    try:
+        chosen = drills.drill(which)
+    except LabError as error:
+        raise click.UsageError(str(error)) from None
     folder = ready_for(report or Path("reports") / which)
     with world.claimed(name) as claimed:
-        result = run_drill(chosen, claimed, messages, quiet=as_json)
+        result = run_drill(chosen, claimed, messages or chosen.default_messages, quiet=as_json)
     if as_json:
         say_json(result)
     else:
@@ -159,9 +178,7 @@ def show_result(result: Mapping[str, Any]) -> None:
         say(f"  {title}: {value}")
 
 
-def run_drill(
-    chosen: Callable[..., Any], world: World, messages: int, *, quiet: bool
-) -> dict[str, Any]:
+def run_drill(chosen: type[Drill], world: World, messages: int, *, quiet: bool) -> dict[str, Any]:
     """Run a drill with its timeline on the terminal, moving bars below it where there is one."""
     from rich.console import Console
     from rich.live import Live

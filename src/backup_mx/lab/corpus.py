@@ -13,7 +13,7 @@ import json
 import quopri
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from backup_mx.errors import LabError
@@ -74,6 +74,19 @@ def corpus(count: int, seed: int) -> list[Mail]:
         _mail(number, kind, turn, seed)
         for number, (kind, turn) in enumerate(order[:count], start=1)
     ]
+
+
+def uniform(count: int, seed: int, octets: int) -> list[Mail]:
+    """Make ``count`` plain mails of ``octets`` each, for one recipient each, round in turn."""
+    return [_of_size(_mail(number, "plain", 0, seed), octets) for number in range(1, count + 1)]
+
+
+def _of_size(mail: Mail, octets: int) -> Mail:
+    """Make a mail ``octets`` long: the first line of its body over and over."""
+    head, _, body = mail.data.partition(b"\r\n\r\n")
+    line = body.partition(_CRLF)[0] + _CRLF
+    count, rest = divmod(octets - len(head) - 6, len(line))
+    return replace(mail, data=head + b"\r\n\r\n" + line * count + b"x" * rest + _CRLF)
 
 
 def write(mails: Iterable[Mail], folder: Path) -> None:

@@ -41,14 +41,27 @@ _SYSTEM = (
     "systemd-sysv",
 )
 _INTERNET = ("knot", "knot-dnsutils", "python3-dkim", "swaks", "unbound")
-_PRIMARY = ("dovecot-imapd", "dovecot-lmtpd", "ssl-cert")
+_EDGE = ("haproxy", "nftables", "wireguard-go", "wireguard-tools")
+_PRIMARY = (
+    "dovecot-imapd",
+    "dovecot-lmtpd",
+    "dovecot-sieve",
+    "postfix-policyd-spf-python",
+    "redis-server",
+    "rspamd",
+    "ssl-cert",
+)
 _STARTS_BY_ITSELF = (
     "apt-daily-upgrade.timer",
     "apt-daily.timer",
     "dovecot.service",
     "dovecot.socket",
+    "haproxy.service",
     "knot.service",
+    "nftables.service",
     "postfix.service",
+    "redis-server.service",
+    "rspamd.service",
     "ssh.service",
     "unattended-upgrades.service",
     "unbound.service",
@@ -110,7 +123,7 @@ class Image:
 WORLD = ImageSpec(
     "world",
     "trixie",
-    tuple(sorted({*_SYSTEM, *_INTERNET, *_PRIMARY, *PACKAGES})),
+    tuple(sorted({*_SYSTEM, *_INTERNET, *_EDGE, *_PRIMARY, *PACKAGES})),
     disabled=_STARTS_BY_ITSELF,
 )
 """Debian 13 with what any machine of the lab needs, all of it switched off."""

@@ -23,12 +23,14 @@ from backup_mx.lab.layout import Answer, Role
 
 BOOT_SECONDS = 60.0
 _CONSOLE_TAIL = 15
+_TUN = Path("/dev/net/tun")
 _OFF = "the machine is off"
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")  # colours and cursor movements
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ENVIRONMENT = {
     "HOME": "/root",
     "LANG": "C.UTF-8",
-    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "PATH": PATH,
     "USER": "root",
 }
 
@@ -109,7 +111,7 @@ class Machine:
             raise LabError(f"{self.name} is running already")
         scoped = names.scoped(self.lab, self.name)
         network.detach(self.lab, self.name)
-        namespace = network.attach(self.lab, self.name, self.role.addresses)
+        namespace = network.attach(self.lab, self.role)
         groups = [str(group) for group in cgroups.create(scoped)]
         launch = [sys.executable, "-I", str(Path(__file__).with_name("launch.py"))]
         host.call([*launch, str(self.console), *groups, "--", *self._nspawn(scoped, namespace)])
@@ -122,6 +124,7 @@ class Machine:
             *(f"--machine={scoped}", f"--directory={self.root}"),
             f"--network-namespace-path={namespace}",
             "--capability=CAP_NET_ADMIN",  # its own firewall is its own business
+            *([f"--bind={_TUN}"] if _TUN.exists() else []),  # tunnels made without the kernel
             *("--resolv-conf=off", "--timezone=off", "--link-journal=no", "--boot"),
         ]
 
@@ -131,10 +134,16 @@ class Machine:
         Raises LabError after ``timeout`` seconds, or as soon as it is off or cloud-init failed.
         """
         for answer in self.role.answers:
+            if answer.through and not self._neighbour_runs(answer.through):
+                continue
             what = f"{self.name} to answer on {answer.address} port {answer.port}"
             self._wait(what, partial(self._answers, answer), timeout)
         if self.role.cloud:
             self._wait(f"{self.name}'s cloud-init", self._cloud_init_done, timeout)
+
+    def _neighbour_runs(self, name: str) -> bool:
+        scoped = names.scoped(self.lab, name)
+        return scoped in processes.machines(scoped)
 
     def listening(self, *ports: int, timeout: float = BOOT_SECONDS) -> None:
         """Wait until somebody in it listens on each TCP port; nothing is sent to them.

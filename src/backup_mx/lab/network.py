@@ -1,8 +1,9 @@
-"""A lab's wire: one bridge in a namespace of its own, one namespace a machine.
+"""A lab's wires: two bridges in a namespace of their own, one namespace a machine.
 
-Nothing here touches the host's own network: every link is born inside a namespace. The bridge's
-namespace has an address itself, OUTSIDER: from there the host looks at the machines as any client
-on the internet does.
+Nothing here touches the host's own network: every link is born inside a namespace. The bridges'
+namespace has an address on each itself: from OUTSIDER the host looks at the machines as any client
+on the internet does, from INSIDER as a machine on the operator's LAN. It forwards nothing: the only
+way from one wire to the other is the edge.
 """
 
 from __future__ import annotations
@@ -11,62 +12,78 @@ import contextlib
 import ctypes
 import os
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from backup_mx.errors import LabError
 from backup_mx.lab import host, names
+from backup_mx.lab.layout import LAN, WAN, Link, Role
 
 NAMESPACES = Path("/run/netns")
 RANGES = ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24")
 """RFC 5737: addresses for documentation, which filters nevertheless treat as public."""
 OUTSIDER = "192.0.2.1"
+INSIDER = "10.0.10.254"
 
 _CLONE_NEWNET = 0x40000000
-_BRIDGE = "br0"
+_BLOCKS = {WAN: RANGES, LAN: ("10.0.10.0/24",)}
+_BRIDGES = {WAN: "br0", LAN: "br1"}
 
 
 def create(lab: str) -> None:
-    """Make the lab's bridge, and its namespace."""
-    wire = names.scoped(lab, "net")
-    host.call(["ip", "netns", "add", wire])
-    _batch(
-        wire,
-        [
-            f"link add {_BRIDGE} type bridge forward_delay 0",
-            f"link set {_BRIDGE} up",
-            "link set lo up",
-            *_addressing(_BRIDGE, [OUTSIDER]),
-        ],
-    )
-    _impatient(wire, _BRIDGE)
+    """Make the lab's bridges, and their namespace."""
+    wires = names.scoped(lab, "net")
+    host.call(["ip", "netns", "add", wires])
+    _batch(wires, ["link set lo up"])
+    for wire, address in ((WAN, OUTSIDER), (LAN, INSIDER)):
+        bridge = _BRIDGES[wire]
+        made = [f"link add {bridge} type bridge forward_delay 0", f"link set {bridge} up"]
+        _batch(wires, [*made, *_addressing(bridge, Link(wire, (address,)))])
+        _impatient(wires, bridge)
+    _forwarding(wires, between_wires=False)
 
 
-def attach(lab: str, machine: str, addresses: Sequence[str]) -> Path:
-    """Make a machine's namespace with eth0 in it, joined to the bridge, and return its path.
+def attach(lab: str, role: Role) -> Path:
+    """Make a machine's namespace with its links, joined to their wires, and return its path.
 
     It is made anew at every boot: firewall rules and open connections live in the namespace, and
     a machine that lost its power has neither.
     """
-    wire, own = names.scoped(lab, "net"), names.scoped(lab, machine)
+    own = names.scoped(lab, role.name)
     host.call(["ip", "netns", "add", own])
-    _batch(
-        wire,
-        [
-            f"link add {machine} type veth peer name eth0 address {_mac(addresses[0])} netns {own}",
-            f"link set {machine} master {_BRIDGE} up",
-        ],
-    )
-    _batch(own, ["link set lo up", "link set eth0 up", *_addressing("eth0", addresses)])
-    _impatient(own, "eth0")
+    _batch(own, ["link set lo up"])
+    for number, link in enumerate(role.links):
+        _join(lab, role.name, f"eth{number}", link)
+    if role.gateway:
+        _batch(own, [f"route add default via {role.gateway}"])
+    _forwarding(own, between_wires=len(role.links) > 1)
     return NAMESPACES / own
+
+
+def _join(lab: str, machine: str, device: str, link: Link) -> None:
+    """Give a machine a device, joined to its wire."""
+    wires, own = names.scoped(lab, "net"), names.scoped(lab, machine)
+    port = _port(machine, device)
+    far = f"peer name {device} address {_mac(link.addresses[0])} netns {own}"
+    _batch(
+        wires,
+        [f"link add {port} type veth {far}", f"link set {port} master {_BRIDGES[link.wire]} up"],
+    )
+    _batch(own, [f"link set {device} up", *_addressing(device, link)])
+    _impatient(own, device)
+
+
+def _port(machine: str, device: str) -> str:
+    """Return what the bridges' end of a machine's device is called."""
+    return f"{machine}-{device}"
 
 
 def detach(lab: str, machine: str) -> None:
     """Pull a machine's plug: from here on it sends nothing, not even a reset. None is fine."""
-    wire, own = names.scoped(lab, "net"), names.scoped(lab, machine)
-    with contextlib.suppress(LabError):
-        host.call(["ip", "-n", wire, "link", "del", machine])
+    wires, own = names.scoped(lab, "net"), names.scoped(lab, machine)
+    for device in ("eth0", "eth1"):
+        with contextlib.suppress(LabError):
+            host.call(["ip", "-n", wires, "link", "del", _port(machine, device)])
     if (NAMESPACES / own).exists():
         host.call(["ip", "netns", "del", own])
     for other in found(lab):
@@ -87,7 +104,9 @@ def remove(namespace: str) -> set[int]:
 
 
 def connect(lab: str, address: str, port: int, timeout: float = 5.0) -> socket.socket:
-    """Connect to a machine over TCP from outside (from OUTSIDER), within ``timeout`` seconds.
+    """Connect to a machine over TCP within ``timeout`` seconds.
+
+    An address on the LAN is reached from INSIDER, any other from OUTSIDER.
 
     Raises OSError as socket.create_connection does.
     """
@@ -123,18 +142,26 @@ def _mac(address: str) -> str:
     return ":".join(["02", "00", *(f"{int(part):02x}" for part in address.split("."))])
 
 
-def _addressing(device: str, addresses: Iterable[str]) -> list[str]:
-    """Return the commands that give a device its addresses, with every range on the wire."""
-    first, *others = addresses
+def _addressing(device: str, link: Link) -> list[str]:
+    """Return the commands that give a device its addresses, with every range on its wire."""
+    first = link.addresses[0]
     return [
-        f"addr add {first}/32 dev {device}",
-        *(f"addr add {other}/32 dev {device}" for other in others),
-        *(f"route add {block} dev {device} src {first}" for block in RANGES),
+        *(f"addr add {address}/32 dev {device}" for address in link.addresses),
+        *(f"route add {block} dev {device} src {first}" for block in _BLOCKS[link.wire]),
     ]
 
 
 def _batch(namespace: str, commands: Iterable[str]) -> None:
     host.call(["ip", "-n", namespace, "-batch", "-"], stdin="\n".join(commands) + "\n")
+
+
+def _forwarding(namespace: str, *, between_wires: bool) -> None:
+    """Let a namespace hand packets on or not: a new one does if the host does.
+
+    Machines cannot say so themselves: systemd-nspawn lets them read /proc/sys only.
+    """
+    with inside(namespace):
+        Path("/proc/sys/net/ipv4/ip_forward").write_text(f"{between_wires:d}")
 
 
 def _impatient(namespace: str, device: str) -> None:

@@ -11,10 +11,21 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from backup_mx.lab import host
+from backup_mx.kit.files import KitFile
+from backup_mx.lab import certificates, host, names
 from backup_mx.lab.image import Image
-from backup_mx.lab.layout import DKIM_KEY, DKIM_SELECTOR, MIRROR, RESOLVER, SENDER_DOMAIN
-from backup_mx.lab.machine import Machine
+from backup_mx.lab.layout import (
+    DKIM_KEY,
+    DKIM_SELECTOR,
+    MIRROR,
+    RESOLVER,
+    SENDER_DOMAIN,
+    TUNNEL,
+)
+from backup_mx.lab.machine import PATH, Machine
+
+KIT = "/root/backup-mx-kit"
+"""Where a kit's rendered folder lies on a machine."""
 
 _TXT_CHARACTERS = 250  # a string of a TXT record holds at most 255 (RFC 1035 section 3.3.14)
 
@@ -52,6 +63,60 @@ def enable(machine: Machine) -> None:
     """Let its units start at boot."""
     if machine.role.units:
         host.call(["systemctl", "--quiet", f"--root={machine.root}", "enable", *machine.role.units])
+
+
+def kit(machine: Machine, files: Iterable[KitFile]) -> None:
+    """Leave a rendered kit on a machine, in the folder KIT."""
+    for file in files:
+        _place(file, machine.path(f"{KIT}/{file.path}"))
+
+
+def install(machine: Machine, files: Iterable[KitFile]) -> None:
+    """Put the files of a kit where they belong: their path below files/ is their place."""
+    for file in files:
+        if file.path.startswith("files/"):
+            _place(file, machine.path(file.path.removeprefix("files/")))
+
+
+def apply_kit(primary: Machine) -> None:
+    """Run the kit that lies on the primary, before it boots: there is nothing yet to reload."""
+    place = ["env", "--ignore-environment", f"PATH={PATH}", "BACKUP_MX_RELOAD=no"]
+    # On the lab's wire: programs look their host's name up, and wait for an answer.
+    wire = ["ip", "netns", "exec", names.scoped(primary.lab, "net")]
+    inside = [*wire, "chroot", str(primary.root)]
+    host.call([*place, *inside, *kit_command("apply")])
+
+
+def kit_command(verb: str) -> list[str]:
+    """Return the command that does ``verb`` (apply, undo, status) with the primary's kit there."""
+    return ["env", f"--chdir={KIT}", "sh", "backup-mx-kit", verb]
+
+
+def _place(file: KitFile, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(file.content)
+    path.chmod(int(file.mode, 8))
+
+
+def wireguard(machine: Machine) -> None:
+    """Let its wg-quick make tunnels without the kernel's help, which not every host has."""
+    dropin = machine.path("/etc/systemd/system/wg-quick@.service.d/lab.conf")
+    dropin.parent.mkdir(parents=True)
+    dropin.write_text(
+        "[Service]\n"
+        "Environment=WG_QUICK_USERSPACE_IMPLEMENTATION=wireguard-go\n"
+        "Environment=WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD=1\n"
+    )
+
+
+def tunnel(edge: Machine, private_key: str) -> None:
+    """Give the edge its side of the tunnel, without any peer: those come with the kit."""
+    interface = edge.path("/etc/wireguard/wg0.conf")
+    interface.write_text(
+        f"[Interface]\nAddress = {TUNNEL}/24\nListenPort = 51820\nPrivateKey = {private_key}\n"
+    )
+    interface.chmod(0o600)
+    host.call(["systemctl", "--quiet", f"--root={edge.root}", "enable", "wg-quick@wg0"])
 
 
 def no_cloud(machine: Machine) -> None:
@@ -98,6 +163,14 @@ def mirrors(internet: Machine, images: Iterable[Image]) -> None:
         if image.spec.debs:
             place = internet.root / "srv/mirror" / image.spec.release
             shutil.copytree(image.debs, place, dirs_exist_ok=True)
+
+
+def certificate(primary: Machine) -> None:
+    """Give the primary a certificate for its name, from the lab's authority."""
+    pem = certificates.issue(primary.lab, primary.root, primary.role.hostname)
+    place = primary.path("/etc/ssl/private/mail.example.org.pem")
+    place.write_text(pem)
+    place.chmod(0o600)
 
 
 def dkim_key(internet: Machine) -> None:

@@ -36,18 +36,21 @@ class Sent:
 
 @dataclass(frozen=True)
 class Collected:
-    """A line of ``mailkit collect``: one message in the mailbox of ``user``.
+    """A line of ``mailkit collect``: one message in a folder (INBOX, Junk) of ``user``.
 
-    dkim is None when it carries no signature; relayed_by names the hosts that took it, last first.
+    dkim is None when it carries no signature; relayed_by names the hosts that took it, last first;
+    trace is what MTAs put on top of it, if that was asked for.
     """
 
     user: str
+    folder: str
     message_id: str
     sha256: str
     size: int
     dkim: bool | None
     relayed_by: tuple[str, ...]
     is_dsn: bool
+    trace: str
 
 
 class Copy(NamedTuple):

@@ -30,6 +30,8 @@ COUNTS = (
     ("dkim_failed", "DKIM failed", True),
     ("dsn", "bounces", True),
 )
+# How many reasons the summary of a failed drill names.
+REASONS = 5
 # What the page says of each list of Message-IDs under "problems".
 PROBLEMS = {
     "unaccepted": "never accepted by any MTA",
@@ -51,12 +53,15 @@ def report_json(
     started: str,
     figures: Mapping[str, float],
     failures: Sequence[str] = (),
+    rows: Sequence[Mapping[str, Any]] = (),
+    stages: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Return the report of one drill, ready for ``json.dumps``.
 
     ``started`` is a date and time as people read it, ``figures`` whatever else was measured (each
     name with its unit, "relay booted, s"), ``failures`` what the drill itself found wrong: any
-    fails the verdict, beside the reasons of the reconciliation.
+    fails the verdict, beside the reasons of the reconciliation. ``rows`` are those of the drill
+    "senders" (parity.straight_row), ``stages`` those of "refusal".
     """
     reasons = [*result.reasons, *failures]
     counts = {name: getattr(result, name) for name, _, _ in COUNTS}
@@ -73,6 +78,8 @@ def report_json(
         "kinds": [asdict(kind) for kind in result.kinds],
         **timeline.to_json(),
         "figures": dict(figures),
+        "rows": [dict(row) for row in rows],
+        "stages": [dict(stage) for stage in stages],
         "started": started,
         "seconds": timeline.elapsed(),
         "version": __version__,
@@ -99,7 +106,9 @@ def report_html(report: Mapping[str, Any]) -> str:
 def summary(report: Mapping[str, Any]) -> str:
     """Say the verdict in plain words, one sentence or two."""
     if report["verdict"] != "pass":
-        return f"The promise was not kept: {'; '.join(report['reasons'])}."
+        told, more = report["reasons"][:REASONS], len(report["reasons"]) - REASONS
+        rest = f"; and {more} more reasons" if more > 0 else ""
+        return f"The promise was not kept: {'; '.join(told)}{rest}."
     again = report["duplicated"]
     twice = f"{again} came again because a power cut ate the answer" if again else "none came twice"
     return (

@@ -8,27 +8,31 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 
-from backup_mx.lab import corpus, layout
+from backup_mx.lab import corpus, layout, names, network
 from backup_mx.lab.machine import Machine
 from backup_mx.lab.reconcile import Collected, Sent, collected_from_json, sent_from_json
 from backup_mx.machine.ship import Answer, Tell
 from backup_mx.relay import postfix
 
-USERS = ("alice", "bob", "carol", "dave")
+USERS = ("alice", "bob", "carol", "dave", *(f"team{number:02d}" for number in range(5, 21)))
 DOMAIN = "example.org"
 KIT = "/srv/lab/mailkit.py"
 PASSWORD = "/srv/lab/password"  # noqa: S105  the file's path
 QUEUES = ("incoming", "active", "deferred", "hold")
+FOLDERS = ("new", "cur", ".Junk/new", ".Junk/cur")
+"""Where Maildir++ keeps the messages of INBOX and Junk."""
 SEND_SECONDS = 300.0
 
 _MESSAGE_ID = re.compile(r" postfix/cleanup\[\d+\]: (\w+): message-id=(<[^>]+>)")
 _STATUS = re.compile(r" postfix/smtp\[\d+\]: (\w+): to=<[^>]*>, .*?relay=([^,]*), .*?status=(.*)")
+_NEXT_HOP = re.compile(r" relay:\[([^\]]+)\]:(\d+)$", re.MULTILINE)
 # Postfix's words when no answer came after the message's end: it may have been taken (smtp(8)).
 _UNANSWERED = re.compile(r"^deferred \(.*end of data")
 
@@ -62,13 +66,15 @@ class Sender:
 
     machine: Machine
 
-    def submit(self, mails: Iterable[corpus.Mail], name: str) -> list[Sent]:
-        """Hand mails to the MTA; return what was submitted, once it has taken all of them."""
+    def submit(
+        self, mails: Iterable[corpus.Mail], name: str, host: str = "127.0.0.1"
+    ) -> list[Sent]:
+        """Hand mails to the MTA, or to another ``host``; return what was submitted, all of it."""
         folder = f"/srv/lab/{name}"
         corpus.write(mails, self.machine.path(folder))
         place_kit(self.machine)
         key = ["--dkim-key", layout.DKIM_KEY, "--dkim-domain", layout.SENDER_DOMAIN]
-        argv = ["python3", KIT, "send", "--folder", folder, *key]
+        argv = ["python3", KIT, "send", "--folder", folder, "--host", host, *key]
         answer = self.machine.run(argv, timeout=SEND_SECONDS)
         return sent_from_json(answer.text.splitlines())
 
@@ -132,6 +138,28 @@ class RelayQueue:
             return sum("delivery status notification" in line or "non-delivery notification" in line
                        for line in lines)  # fmt: skip
 
+    def messages(self) -> list[postfix.Message]:
+        """Return what waits, and why, as its Postfix tells."""
+        listing = self.machine.run(list(postfix.LIST)).text.splitlines()
+        return postfix.messages(listing)
+
+    def greeted(self) -> bool:
+        """Whether the primary greets it where it drains to: its own Postfix would be greeted."""
+        transport = self.machine.path("/etc/postfix/transport").read_text()
+        targets = _NEXT_HOP.findall(transport)
+        return bool(targets) and all(self._greeted(host, int(port)) for host, port in targets)
+
+    def _greeted(self, host: str, port: int) -> bool:
+        address = layout.ADDRESSES.get(host, host)
+        try:
+            with (
+                network.inside(names.scoped(self.machine.lab, self.machine.name)),
+                socket.create_connection((address, port), 1.0) as connection,
+            ):
+                return connection.recv(4).startswith(b"220")
+        except OSError:
+            return False
+
     def flush(self) -> None:
         """Let it try all mail now: what the operator does with ``backup-mx drain``."""
         self.machine.run(list(postfix.FLUSH))
@@ -148,7 +176,7 @@ class Mailboxes:
     def count(self) -> int:
         """How many messages lie in them."""
         root = self.machine.path(self._root)
-        return sum(files_below(root / user / "Maildir", ("new", "cur")) for user in USERS)
+        return sum(files_below(root / user / "Maildir", FOLDERS) for user in USERS)
 
     @property
     def on_the_way(self) -> int:
@@ -157,17 +185,16 @@ class Mailboxes:
 
     def empty(self) -> None:
         """Throw everything away that lies in them."""
-        for user in USERS:
-            address = f"{user}@{DOMAIN}"
-            self.machine.run(["doveadm", "expunge", "-u", address, "mailbox", "INBOX", "ALL"])
+        self.machine.run(["doveadm", "expunge", "-A", "mailbox", "*", "ALL"])
 
-    def collect(self) -> list[Collected]:
-        """Fetch everything over IMAP, as a mail client would."""
+    def collect(self, *, trace: bool = False) -> list[Collected]:
+        """Fetch everything over IMAP, as a mail client would; what is on top of it with trace."""
         place_kit(self.machine)
         password = self.machine.path(PASSWORD)
         password.write_text("lab")
         users = ",".join(f"{user}@{DOMAIN}" for user in USERS)
         argv = ["python3", KIT, "collect", "--users", users, "--password-file", PASSWORD]
+        argv += ["--trace"] if trace else []
         answer = self.machine.run(argv, timeout=SEND_SECONDS)
         return collected_from_json(answer.text.splitlines())
 
@@ -196,8 +223,8 @@ def files_below(root: Path, folders: Iterable[str]) -> int:
 
 
 def _files(folder: Path) -> Iterator[str]:
-    for place, _, names in os.walk(folder):
-        yield from (f"{place}/{name}" for name in names)
+    for place, _, files in os.walk(folder):
+        yield from (f"{place}/{name}" for name in files)
 
 
 def _mode(path: str) -> int:

@@ -1,6 +1,6 @@
 """A lab: machines, their wire, and the files that make each what it is.
 
-world = World("lab", user_data=relay_user_data)
+world = standard("lab")
 world.up(print)
 world.machine("primary").kill()
 world.down()
@@ -14,9 +14,20 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import resources
 
-from backup_mx import config
+from backup_mx.config import Config
 from backup_mx.errors import LabError
-from backup_mx.lab import host, image, mounts, names, network, prepare, sweep
+from backup_mx.kit import edge, primary
+from backup_mx.lab import (
+    certificates,
+    host,
+    image,
+    mounts,
+    names,
+    network,
+    prepare,
+    settings,
+    sweep,
+)
 from backup_mx.lab.host import Progress
 from backup_mx.lab.image import Image, ImageSpec
 from backup_mx.lab.layout import ROLES, role
@@ -50,14 +61,17 @@ class Status:
 class World:
     """A lab to bring up.
 
-    members are its machines; user_data is what mx2's cloud-init gets; mx2 runs relay_image;
-    bare, the plain machine, runs bare_image and lets authorized_keys (lines as in OpenSSH's file
-    of that name) in as root.
+    members are its machines; config is the text of the config file from which mx2 and the edge's
+    kits are made, and with kit the one that the primary gets. Without a config there are no kits,
+    and mx2's cloud-init gets user_data. mx2 runs relay_image; bare, the plain machine, runs
+    bare_image and lets authorized_keys (lines as in OpenSSH's file of that name) in as root.
     """
 
     name: str = "lab"
     user_data: bytes = b"#cloud-config\n{}\n"
-    members: tuple[str, ...] = ("internet", "primary", "mx2")
+    members: tuple[str, ...] = ("internet", "edge", "primary", "mx2")
+    config: str = ""
+    kit: bool = True
     relay_image: ImageSpec = image.WORLD
     bare_image: ImageSpec = image.PLAIN_TRIXIE
     authorized_keys: tuple[str, ...] = ()
@@ -105,32 +119,71 @@ class World:
         network.create(self.name)
         for machine in machines:
             machine.create(images[machine.name].root)
-            self._furnish(machine, images)
+        certificates.create_authority(self.name, machines[0].root)
+        made_from = settings.write(self.name, self.config) if self.config else None
+        for machine in machines:
+            self._furnish(machine, images, made_from)
         if any(made.spec.debs for made in images.values()):
             # Packages come from the mirror: it must stand before the machines that ask it.
-            first = [machine for machine in machines if machine.name == "internet"]
-            _boot(first, progress)
-        _boot([machine for machine in machines if not machine.running], progress)
+            self._boot([machine for machine in machines if machine.name == "internet"], progress)
+        self._boot([machine for machine in machines if not machine.running], progress)
         progress("every machine answers")
+
+    def _boot(self, machines: list[Machine], progress: Progress) -> None:
+        """Switch machines on, all at once, and wait until each is ready."""
+        # Those that cloud-init sets up take longest.
+        for machine in sorted(machines, key=lambda machine: not machine.role.cloud):
+            if machine.name == "primary" and self.config and self.kit:
+                progress("applying the primary's kit")
+                prepare.apply_kit(machine)
+            machine.boot()
+        for machine in machines:
+            progress(f"waiting for {machine.name}")
+            machine.ready(_SET_UP_SECONDS if machine.role.cloud else _READY_SECONDS)
 
     def _spec(self, machine: Machine) -> ImageSpec:
         return {"mx2": self.relay_image, "bare": self.bare_image}.get(machine.name, image.WORLD)
 
-    def _furnish(self, machine: Machine, images: dict[str, Image]) -> None:
+    def _furnish(
+        self, machine: Machine, images: dict[str, Image], made_from: Config | None
+    ) -> None:
         prepare.identity(machine)
         if machine.name == "mx2":
-            prepare.cloud(machine, self.user_data)
+            data = user_data(made_from, "mx2") if made_from else self.user_data
+            prepare.cloud(machine, data)
         elif machine.name == "bare":
             prepare.cloud(machine, prepare.provider_data(self.authorized_keys))
         else:
             prepare.no_cloud(machine)
             prepare.files(machine)
+        if machine.role.cloud:
+            prepare.wireguard(machine)
+            certificates.trust(self.name, machine.root)
         if machine.name == "internet":
             prepare.dkim_key(machine)
             prepare.mirrors(machine, images.values())
+        elif machine.name == "primary":
+            prepare.certificate(machine)
+        if made_from:
+            self._furnish_kits(machine, made_from)
         prepare.enable(machine)
         if images[machine.name].spec.debs:
             prepare.sources(machine, images[machine.name].spec.release)
+
+    def _furnish_kits(self, machine: Machine, made_from: Config) -> None:
+        if machine.name == "primary" and self.kit:
+            prepare.kit(machine, primary.render(made_from, next(iter(made_from.primaries))))
+        if machine.name == "edge":
+            for kind in made_from.edges:
+                prepare.install(machine, edge.render(made_from, kind))
+            if key := settings.edge_key(self.name):
+                prepare.wireguard(machine)
+                prepare.tunnel(machine, key)
+
+    @property
+    def made_from(self) -> Config:
+        """The config this lab was made from. Raises LabError when it was made without one."""
+        return settings.read(self.name)
 
     def down(self) -> None:
         """Remove the lab, running or not; nothing of it stays."""
@@ -139,15 +192,6 @@ class World:
     def status(self) -> list[Status]:
         """Return what each machine does now."""
         return [_status(machine) for machine in self.machines]
-
-
-def _boot(machines: list[Machine], progress: Progress) -> None:
-    """Switch machines on, all at once, and wait until each is ready."""
-    for machine in machines:
-        machine.boot()
-    for machine in machines:
-        progress(f"waiting for {machine.name}")
-        machine.ready(_SET_UP_SECONDS if machine.role.cloud else _READY_SECONDS)
 
 
 def _status(machine: Machine) -> Status:
@@ -161,10 +205,15 @@ def _status(machine: Machine) -> Status:
     )
 
 
-def standard(name: str = "lab") -> World:
-    """Return the world of docs and drills: mx2 is the relay that the lab's own config describes."""
-    with resources.as_file(resources.files("backup_mx.lab") / "backup-mx.toml") as path:
-        return World(name, user_data(config.load(path), "mx2"))
+def standard(name: str = "lab", *, tunnel: bool = False, kit: bool = True) -> World:
+    """Return the world of docs and drills: all in it is what the lab's own config describes.
+
+    With tunnel, mx2 drains through WireGuard; without kit, the primary is as if no relay were
+    planned.
+    """
+    file = "backup-mx-tunnel.toml" if tunnel else "backup-mx.toml"
+    text = (resources.files("backup_mx.lab") / file).read_text()
+    return World(name, config=text, kit=kit)
 
 
 def is_up(name: str) -> bool:

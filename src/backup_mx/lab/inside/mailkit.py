@@ -1,7 +1,7 @@
 """Submit mail and read mailboxes, inside a lab machine: JSON lines on stdout.
 
     mailkit.py send    --folder F       submits F/envelopes.json's mail over SMTP
-    mailkit.py collect --users A,B      lists every message in those users' INBOX over IMAP
+    mailkit.py collect --users A,B      lists every message in those users' mailboxes over IMAP
 
 It runs alone, on the machine's own Python (3.11 to 3.13), and needs Debian's python3-dkim only to
 sign or to verify. Any error ends with status 1 and one line on stderr.
@@ -27,7 +27,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-TRACE_FIELDS = (b"received", b"return-path", b"delivered-to", b"x-original-to")
+TRACE_FIELDS = (
+    *(b"received", b"return-path", b"delivered-to", b"x-original-to"),
+    *(b"received-spf", b"authentication-results"),  # RFC 7208 9.1, RFC 8601
+    b"x-comment",  # policyd-spf's, for a client that it does not judge
+)
+VERDICT_FIELDS = (b"x-spam", b"x-rspamd-", b"x-backup-")
+"""How the names of those fields begin that a spam filter or a kit of ours puts on top."""
+TAG = b"\r\nX-Spam: Yes"
+FOLDERS = ("INBOX", "Junk")
 TIMEOUT = 120  # seconds that one answer of a server may take
 FETCH_AT_ONCE = 50  # messages; a round trip each would triple the time of a collection
 
@@ -39,12 +47,14 @@ class MailkitError(Exception):
 def canonical(raw: bytes) -> bytes:
     """Return the message without the trace fields that MTAs have put on top of it.
 
-    The block of TRACE_FIELDS at the very start goes, folded lines included, up to the first other
-    field (RFC 5321 4.4: trace information is prepended). All else counts as it stands: line ends
-    are not normalised, and a final CRLF is not completed, since every message that went over SMTP
-    ends in one (RFC 5321 4.1.1.4) and its loss would be a change.
+    The block of TRACE_FIELDS and VERDICT_FIELDS at the very start goes, folded lines included, up
+    to the first other field (RFC 5321 4.4: trace information is prepended). All else counts as it
+    stands: line ends are not normalised, and a final CRLF is not completed, since every message
+    that went over SMTP ends in one (RFC 5321 4.1.1.4) and its loss would be a change. TAG, when it
+    is the last field of all, goes as well: there rspamd puts it if it has nothing else to say.
     """
-    return raw[_end_of_trace(raw) :]
+    head, blank, body = raw[_end_of_trace(raw) :].partition(b"\r\n\r\n")
+    return head.removesuffix(TAG) + blank + body
 
 
 def _end_of_trace(raw: bytes) -> int:
@@ -53,10 +63,14 @@ def _end_of_trace(raw: bytes) -> int:
         end = raw.find(b"\n", position) + 1 or len(raw)
         line = raw[position:end]
         folded = position > 0 and line[:1] in (b" ", b"\t")
-        if not folded and line.partition(b":")[0].rstrip().lower() not in TRACE_FIELDS:
+        if not folded and not _is_added(line.partition(b":")[0].rstrip().lower()):
             break
         position = end
     return position
+
+
+def _is_added(name: bytes) -> bool:
+    return name in TRACE_FIELDS or name.startswith(VERDICT_FIELDS)
 
 
 def _digest(raw: bytes) -> dict[str, Any]:
@@ -170,42 +184,48 @@ def _refuse_to_sign(_data: bytes) -> bytes:
 
 
 def collect(args: argparse.Namespace) -> None:
-    """Print a line for every message in the INBOX of each of ``users``; changes no flag.
+    """Print a line for every message in INBOX and Junk of each of ``users``; changes no flag.
 
     Raises MailkitError, OSError or imaplib's error when a mailbox cannot be read.
     """
     password = args.password_file.read_text(encoding="utf-8").strip()
     for user in args.users.split(","):
-        for raw in _inbox(args.host, args.port, user, password):
-            _answer(_collected(user, raw))
+        with imaplib.IMAP4(args.host, args.port, timeout=TIMEOUT) as mailbox:
+            mailbox.login(user, password)
+            for folder in FOLDERS:
+                for raw in _messages(mailbox, user, folder):
+                    _answer(_collected(user, folder, raw, args.trace))
 
 
-def _inbox(host: str, port: int, user: str, password: str) -> Iterator[bytes]:
-    with imaplib.IMAP4(host, port, timeout=TIMEOUT) as mailbox:
-        mailbox.login(user, password)
-        status, answer = mailbox.select("INBOX", readonly=True)
-        if status != "OK":
-            raise MailkitError(f"cannot open the INBOX of {user}: {_text(answer[0])}")
-        count = int(_text(answer[0]))
-        for first in range(1, count + 1, FETCH_AT_ONCE):
-            last = min(first + FETCH_AT_ONCE - 1, count)
-            status, parts = mailbox.fetch(f"{first}:{last}", "(BODY.PEEK[])")
-            messages = [part[1] for part in parts if isinstance(part, tuple)]
-            if status != "OK" or len(messages) != last - first + 1:
-                raise MailkitError(f"messages {first} to {last} of {user} cannot be fetched")
-            yield from messages
+def _messages(mailbox: imaplib.IMAP4, user: str, folder: str) -> Iterator[bytes]:
+    status, answer = mailbox.select(folder, readonly=True)
+    if status != "OK" and folder == "Junk":
+        return  # made by the first message that is filed there
+    if status != "OK":
+        raise MailkitError(f"cannot open the {folder} of {user}: {_text(answer[0])}")
+    count = int(_text(answer[0]))
+    for first in range(1, count + 1, FETCH_AT_ONCE):
+        last = min(first + FETCH_AT_ONCE - 1, count)
+        status, parts = mailbox.fetch(f"{first}:{last}", "(BODY.PEEK[])")
+        messages = [part[1] for part in parts if isinstance(part, tuple)]
+        if status != "OK" or len(messages) != last - first + 1:
+            raise MailkitError(f"messages {first} to {last} of {user} cannot be fetched")
+        yield from messages
 
 
-def _collected(user: str, raw: bytes) -> dict[str, Any]:
-    top = email.message_from_bytes(raw[: _end_of_trace(raw)])
+def _collected(user: str, folder: str, raw: bytes, with_trace: bool) -> dict[str, Any]:
+    trace = raw[: _end_of_trace(raw)]
+    top = email.message_from_bytes(trace)
     head = email.message_from_bytes(re.split(rb"\r?\n\r?\n", canonical(raw), maxsplit=1)[0])
     return {
         "user": user,
+        "folder": folder,
         "message_id": str(head.get("Message-ID", "")).strip(),
         **_digest(raw),
         "dkim": _verify(raw) if "DKIM-Signature" in head else None,
         "relayed_by": _relayed_by(top),
         "is_dsn": _is_dsn(top, head),
+        "trace": trace.decode(errors="replace") if with_trace else "",
     }
 
 
@@ -280,6 +300,7 @@ def _parser() -> argparse.ArgumentParser:
     reader.add_argument("--port", type=int, default=143)
     reader.add_argument("--users", required=True, help="addresses, separated by commas")
     reader.add_argument("--password-file", type=Path, required=True, help="one for all users")
+    reader.add_argument("--trace", action="store_true", help="show the fields that MTAs put on top")
     return parser
 
 

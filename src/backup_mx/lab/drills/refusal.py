@@ -1,0 +1,130 @@
+"""The drill ``refusal``: the primary comes back, but broken; no answer of its bounces anything."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from backup_mx.errors import LabError
+from backup_mx.lab.drills.base import Drill
+from backup_mx.lab.host import wait_for
+from backup_mx.lab.reconcile import Sent
+
+MAIN_CF = "/etc/postfix/main.cf"
+STAGE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A way to be broken: lines that end the primary's main.cf, and the words it says then."""
+
+    title: str
+    lines: str
+    words: str
+
+
+STAGES = (
+    Stage(
+        "its table of mailboxes is empty, as with a volume that is not mounted",
+        "virtual_mailbox_maps = inline:{ nobody@example.org=yes }",
+        "550 5.1.1",
+    ),
+    Stage(
+        "it refuses every message after DATA",
+        "smtpd_end_of_data_restrictions ="
+        " check_client_access static:{554 5.3.0 the filter is not configured}",
+        "554 5.3.0",
+    ),
+    Stage(
+        "it puts every message off",
+        "smtpd_end_of_data_restrictions ="
+        " check_client_access static:{451 4.3.0 the filter is not ready}",
+        "451 4.3.0",
+    ),
+)
+
+
+@dataclass
+class Refusal(Drill):
+    """The drill ``refusal``: a primary half restored, in stages, then a whole one."""
+
+    name = "refusal"
+    summary = "the primary comes back broken: it says 550, then 554, then 451, then it is well"
+    default_messages = 40  # after ten errors in a session, a Postfix takes a second for each answer
+
+    def rehearse(self, pool: Executor) -> tuple[list[Sent], list[str]]:
+        """Break the primary in every way, and mend it."""
+        self.cut_the_primary()
+        sending = pool.submit(self.submit, self.name)
+        try:
+            self.fill_the_relay(self.messages)
+        finally:
+            sent = sending.result()
+            self.restore_the_primary()
+        failures = [failure for stage in STAGES for failure in self.endure(stage)]
+        self.timeline.event("the primary is mended", "mended")
+        try:
+            self.drain()
+        except LabError as error:
+            return sent, [*failures, str(error)]
+        return sent, failures
+
+    def endure(self, stage: Stage) -> list[str]:
+        """Flush against a primary that is broken; return what should not have come of it."""
+        notices, delivered = self.notices, self.mailboxes.count
+        self.timeline.event(f"the primary is broken: {stage.title}", stage.words[:3])
+        with self.broken(stage):
+            self.relay.flush()
+            failures = self.until_told(stage)
+            reasons = self.reasons()
+        counts = {
+            "waiting": self.relay.waiting,
+            "delivered": self.mailboxes.count - delivered,
+            "notices": self.notices - notices,
+        }
+        self.stages.append({"stage": stage.title, "words": stage.words, **counts,
+                            "reasons": dict(reasons.most_common(5))})  # fmt: skip
+        if counts != {"waiting": self.messages, "delivered": 0, "notices": 0}:
+            failures.append(f"while {stage.title}: {counts}, of {self.messages} messages")
+        return failures
+
+    @contextlib.contextmanager
+    def broken(self, stage: Stage) -> Iterator[None]:
+        """Have the primary's Postfix broken while the block runs; its main.cf is as it was then."""
+        file = self.primary.path(MAIN_CF)
+        whole = file.read_bytes()
+        try:
+            file.write_bytes(whole + f"\n{stage.lines}\n".encode())
+            self.primary.run(["postfix", "reload"])
+            yield
+        finally:
+            file.write_bytes(whole)
+            self.primary.run(["postfix", "reload"])
+
+    def until_told(self, stage: Stage) -> list[str]:
+        """Wait until the queue shows the primary's words for every message."""
+        what = f'the queue to say "{stage.words}" of each'
+        try:
+            wait_for(what, lambda: self.told(stage.words), timeout=STAGE_SECONDS)
+        except LabError as error:
+            return [str(error)]
+        self.timeline.event(f'the queue says "{stage.words}" of each message')
+        return []
+
+    def told(self, words: str) -> bool:
+        """Whether ``words`` are why each message waits; what waits for another reason is tried."""
+        queue = self.relay.messages()
+        count = sum(
+            all(words in recipient.reason for recipient in message.recipients) for message in queue
+        )
+        # Not before: a message that is tried again shows no reason meanwhile.
+        if count < self.messages and all(message.queue == "deferred" for message in queue):
+            self.relay.flush()
+        return count >= self.messages
+
+    def reasons(self) -> Counter[str]:
+        """Count the messages by the reason for which they wait."""
+        return Counter(message.recipients[0].reason for message in self.relay.messages())
