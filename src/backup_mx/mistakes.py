@@ -234,15 +234,17 @@ def _inner_addresses(
     inner = [
         relay["wireguard_address"] for relay in relays.values() if "wireguard_address" in relay
     ]
-    seen: dict[object, str] = dict.fromkeys(inner, "a relay")
+    seen: dict[object, tuple[str, object]] = dict.fromkeys(inner, ("a relay", None))
     for name, primary in primaries.items():
         drain = primary.get("drain_to")
         if "wireguard_endpoint" not in primary or drain is None or not _is_address(drain.host):
             continue
         address, path = ip(drain.host), ("primary", name, "drain_to")
-        if owner := seen.get(address):
+        # Two primaries may stand behind one peer, at two ports of its address.
+        key = primary.get("wireguard_public_key")
+        owner, owners_key = seen.setdefault(address, (_dotted(("primary", name)), key))
+        if owners_key != key:
             yield _Mistake(path, f"expected an address of its own, but {owner} has it")
-        seen[address] = _dotted(("primary", name))
         if inner and all(each.version != address.version for each in inner):
             family = f"IPv{inner[0].version}"
             yield _Mistake(

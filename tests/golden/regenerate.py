@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import golden_kits
+
 from backup_mx import config, sample
 from backup_mx.machine.tree import tree
 
@@ -40,6 +42,7 @@ def main() -> None:
             target = HERE / name / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
+    golden_kits.write()
     sample.write_generated(ROOT)
 
 

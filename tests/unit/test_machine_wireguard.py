@@ -114,8 +114,8 @@ def test_a_tunnel_s_inside_may_be_ipv6(tmp_path: Path, monkeypatch: pytest.Monke
     """Then it is the one IPv6 address that is routed."""
     monkeypatch.setenv("MX2_KEY", KEY)
     text = (DATA / "tunnels.toml").read_text().replace("10.0.20.2", "fd00:20::2")
-    for inner in ("10.0.20.1", "10.0.20.9", "10.0.21.1"):
-        text = text.replace(f"{inner}:", f"[fd00:20::{inner[-1]}]:")
+    for inner, six in (("10.0.20.1", "1"), ("10.0.20.9", "9"), ("10.0.21.1", "2:1")):
+        text = text.replace(f"{inner}:", f"[fd00:20::{six}]:")
     (tmp_path / "six.toml").write_text(text)
     made = files(tree(load(tmp_path / "six.toml"), "mx2"))
     lines = made["/etc/wireguard/backup-mx.conf"].content.decode()

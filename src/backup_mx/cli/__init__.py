@@ -11,7 +11,7 @@ from typing import NoReturn
 import click
 
 from backup_mx import __version__
-from backup_mx.cli import lab, relays, setup
+from backup_mx.cli import kits, lab, relays, setup
 from backup_mx.cli.terminal import fail
 from backup_mx.errors import BackupMxError
 
@@ -34,6 +34,8 @@ for verb in (
     relays.deploy,
     relays.queue,
     relays.drain,
+    kits.primary,
+    kits.edge,
     lab.lab,
 ):
     cli.add_command(verb)

@@ -1,0 +1,173 @@
+"""The verbs about what stands at the operator's: primary render and check, edge render."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from backup_mx.cli.relays import host_of, load, relay_named
+from backup_mx.cli.terminal import (
+    CONFIG,
+    IN_LAB,
+    JSON,
+    SSH_CONFIG,
+    printable,
+    progress,
+    say,
+    say_json,
+    screen,
+    write,
+)
+from backup_mx.errors import did_you_mean
+
+if TYPE_CHECKING:
+    from backup_mx.config import Config
+    from backup_mx.findings import Finding
+    from backup_mx.kit.files import KitFile
+
+
+@click.group()
+def primary() -> None:
+    """Let a primary take the relays' mail: render its kit, check that it took effect."""
+
+
+@click.group()
+def edge() -> None:
+    """Let the relays' mail through a router or proxy: render its kit."""
+
+
+def primary_named(config: Config, name: str | None) -> str:
+    """Return the primary that is meant: the named one, or the only one."""
+    known = list(config.primaries)
+    if name is None and len(known) == 1:
+        return known[0]
+    if name not in known:
+        meant = f'there is no primary "{name}"' if name else "say which primary is meant"
+        hint = did_you_mean(name or "", known)
+        raise click.UsageError(f"{meant}: the config has {', '.join(known)}. {hint}".rstrip())
+    return name
+
+
+PRIMARY = click.argument("name", metavar="[PRIMARY]", required=False)
+OUTPUT = click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The folder to write to.  [default: build/primary/NAME or build/edge/KIND]",
+)
+
+
+@primary.command("render")
+@PRIMARY
+@CONFIG
+@OUTPUT
+@JSON
+def render_primary(name: str | None, path: Path, output: Path | None, as_json: bool) -> None:
+    """Write the files that let a primary take the relays' mail, with what goes where and why."""
+    from backup_mx.kit import primary as kit
+
+    config = load(path)
+    chosen = primary_named(config, name)
+    written(kit.render(config, chosen), output or Path("build/primary") / chosen, as_json)
+
+
+@edge.command("render")
+@click.argument("kind")
+@CONFIG
+@OUTPUT
+@JSON
+def render_edge(kind: str, path: Path, output: Path | None, as_json: bool) -> None:
+    """Write what lets the relays' mail through: KIND is pfsense, haproxy or nftables."""
+    from backup_mx.kit import edge as kit
+
+    config = load(path)
+    if kind not in config.edges:
+        known = ", ".join(config.edges) or "none"
+        hint = did_you_mean(kind, config.edges)
+        message = f"there is no [edge.{kind}]: the config has {known}. {hint}"
+        raise click.UsageError(message.rstrip())
+    written(kit.render(config, kind), output or Path("build/edge") / kind, as_json)
+
+
+def written(files: Sequence[KitFile], folder: Path, as_json: bool) -> None:
+    """Write a kit's files, in place of an earlier rendering's, and tell of it."""
+    readme = next(file for file in files if file.path == "README.md")
+    title = readme.content.splitlines()[0]
+    with contextlib.suppress(OSError):
+        if (folder / "README.md").read_bytes().splitlines()[:1] == [title]:
+            shutil.rmtree(folder / "files")
+    paths = [str(write(folder / file.path, file.content, int(file.mode, 8))) for file in files]
+    if as_json:
+        say_json({"folder": str(folder), "files": paths})
+        return
+    for path in paths:
+        say(path)
+    say(f"{folder / 'README.md'} says what goes where, why, and how to undo it.")
+
+
+@primary.command("check")
+@PRIMARY
+@CONFIG
+@SSH_CONFIG
+@IN_LAB
+@click.option("--relay", help="The relay to ask from.  [default: the only one]")
+@JSON
+def check_primary(
+    name: str | None,
+    path: Path,
+    ssh_config: Path | None,
+    lab: str | None,
+    relay: str | None,
+    as_json: bool,
+) -> None:
+    """Ask from a relay, over the real drain path, whether each layer of the kit took effect.
+
+    Nothing is delivered. Fails when a layer did not, or could not be asked.
+    """
+    from backup_mx.findings import passed
+    from backup_mx.kit import check
+
+    config = settings_of(path, lab)
+    asked = config.relays[relay_named(config, relay)]
+    meant = config.primaries[primary_named(config, name)]
+    progress(f"asking {meant.drain_to} from {asked.hostname}; this takes about half a minute")
+    host = host_of(asked.name, path, ssh_config, lab)
+    findings = check.check(host, config, asked, meant)
+    if as_json:
+        say_json({"primary": meant.name, "findings": [asdict(each) for each in findings]})
+    else:
+        show_findings(findings)
+    sys.exit(0 if passed(findings) else 1)
+
+
+def settings_of(path: Path, lab: str | None) -> Config:
+    """Return the config: the file's, or the one that a lab runs."""
+    if lab is None:
+        return load(path)
+    from backup_mx.lab.world import attach
+
+    return attach(lab).made_from
+
+
+STYLES = {"pass": "green", "warn": "yellow", "fail": "bold red", "unknown": "magenta"}
+
+
+def show_findings(findings: Sequence[Finding]) -> None:
+    """Print each finding on a line, what to do below it, and the sum."""
+    from rich.text import Text
+
+    for each in findings:
+        line = Text(f"{each.verdict:8}", STYLES[each.verdict])
+        line.append(f"{each.gate:21}{printable(each.saw)}", "")
+        screen().print(line)
+        if each.do and each.verdict != "pass":
+            screen().print(Text(f"{'':8}{'':21}→ {printable(each.do)}"))
+    failed = [each.gate for each in findings if each.verdict in ("fail", "unknown")]
+    say(f"Not in order: {', '.join(failed)}." if failed else "All in order.")

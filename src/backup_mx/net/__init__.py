@@ -1,0 +1,1 @@
+"""What other machines answer: the only openers of sockets to them."""

@@ -1,0 +1,213 @@
+"""Is the kit in effect: what is asked, and what each answer means."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backup_mx.config import load
+from backup_mx.errors import MachineError
+from backup_mx.findings import passed
+from backup_mx.kit import check
+from backup_mx.kit.judge import PARITY, PATH, STRANGER, judge
+from backup_mx.kit.primary import LAYERS
+from backup_mx.machine.ship import Answer, Tell, run_local
+from backup_mx.net import smtp
+
+CONFIG = load(Path(__file__).parents[1] / "data/config/five-lines.toml")
+RELAY, PRIMARY = CONFIG.relays["mx2"], CONFIG.primaries["home"]
+WANTED = check.plan(CONFIG, RELAY, PRIMARY)
+TAKEN = {"code": 250, "text": "2.1.5 Ok"}
+
+
+def offer(*keywords: str) -> dict[str, Any]:
+    return {"code": 250, "text": "\n".join(("host.example.org", "PIPELINING", *keywords))}
+
+
+def seen(
+    action: str = "no_action", ip: str = STRANGER, local: str = "no", **others: str
+) -> dict[str, Any]:
+    limited, uncapped = others.get("limited", "no"), others.get("uncapped", "no_action")
+    saw = f"relay=203.0.113.20 local={local} ip={ip} limited={limited}"
+    told = f"{saw} uncapped={uncapped} action={action}"
+    return {"code": 451, "text": f"4.7.1 backup-mx probe: {told}", "step": "DATA"}
+
+
+def facts() -> dict[str, Any]:
+    """Return what a primary answers that has the whole kit."""
+    opened = {
+        "greeting": {"code": 220, "text": "mail.example.org ESMTP"},
+        "seconds": 0.1,
+        "tls": True,
+        "offer": offer("SIZE 60000000", "8BITMIME", "XFORWARD NAME ADDR"),
+    }
+    messages = {name: seen("add_header") for name in WANTED["messages"]}
+    return {
+        "opened": opened,
+        "envelopes": dict.fromkeys(WANTED["senders"], TAKEN),
+        "messages": {**messages, "plain": seen()},
+        "burst": {**TAKEN, "connections": 24},
+        "relay": offer("SIZE 52428800", "8BITMIME", "STARTTLS"),
+    }
+
+
+def verdicts(told: dict[str, Any]) -> dict[str, str]:
+    return {finding.gate: finding.verdict for finding in judge(told, WANTED)}
+
+
+def test_a_primary_with_the_whole_kit_passes() -> None:
+    """Every layer and every capability is looked at, once, and is in order."""
+    findings = list(judge(facts(), WANTED))
+    assert [each.gate for each in findings] == [*PATH, *LAYERS, *PARITY]
+    assert passed(findings)
+
+
+def put_off(told: dict[str, Any], name: str) -> None:
+    told["envelopes"][name] = {"code": 450, "text": "4.7.1 Client host rejected"}
+
+
+def answer(name: str, reply: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
+    return lambda told: told["messages"].__setitem__(name, reply)
+
+
+BROKEN: dict[str, Callable[[dict[str, Any]], None]] = {
+    "postscreen": lambda told: told["opened"].__setitem__(
+        "greeting", {"code": 220, "text": "mail.example.org ESMTP\nmail.example.org ESMTP"}
+    ),
+    "client-restrictions": lambda told: put_off(told, "outside"),
+    "sender-restrictions": lambda told: put_off(told, "own"),
+    "policyd-spf": lambda told: put_off(told, "spf"),
+    "anvil": lambda told: told["burst"].update(code=450, text="4.7.1 too much mail"),
+    "xforward": lambda told: told["opened"].update(offer=offer("SIZE 60000000", "8BITMIME")),
+    "external-relay": answer("plain", seen(ip="203.0.113.20")),
+    "local-addrs": answer("local", seen(local="yes")),
+    "greylist": answer("greylist", seen("add_header", uncapped="soft_reject")),
+    "ratelimit": answer("plain", seen(limited="yes")),
+    "ceiling": answer("ceiling", seen("reject")),
+}
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_layer_that_lacks_is_named(layer: str) -> None:
+    """The answer that a lacking layer gives makes that layer fail, with what to do."""
+    told = facts()
+    BROKEN[layer](told)
+    findings = list(judge(told, WANTED))
+    assert [each.gate for each in findings if each.verdict == "fail"] == [layer]
+    assert all(each.do for each in findings if each.verdict == "fail")
+    assert not passed(findings)
+
+
+def test_what_cannot_be_asked_is_unknown() -> None:
+    """Without a session nothing is known of any layer; without the kit's rule nothing of rspamd."""
+    told = facts()
+    told["opened"] = {"error": "Connection refused", "seconds": 0.1}
+    found = verdicts(told)
+    assert found.pop("drain-path") == "fail"
+    assert set(found.values()) == {"unknown"}
+    told = facts()
+    del told["opened"]["offer"]
+    told["opened"]["error"] = "self-signed certificate"
+    found = verdicts(told)
+    assert (found.pop("drain-path"), found.pop("tls")) == ("pass", "fail")
+    assert set(found.values()) == {"unknown"}
+    told = facts()
+    told["messages"] = {"plain": {"code": 250, "text": "2.0.0 queued", "step": "DATA"}}
+    by_rspamd = {"external-relay", "local-addrs", "greylist", "ratelimit", "ceiling"}
+    found = verdicts(told)
+    assert {gate for gate, verdict in found.items() if verdict == "unknown"} == by_rspamd
+    told = facts()
+    put_off(told, "outside")
+    put_off(told, "own")
+    assert verdicts(told)["sender-restrictions"] == "unknown"
+    told = facts()
+    told["messages"] = {
+        name: {"code": 450, "text": "4.7.1 no", "step": "RCPT"} for name in WANTED["messages"]
+    }
+    found = verdicts(told)
+    assert {gate for gate, verdict in found.items() if verdict == "unknown"} == by_rspamd
+    told = facts()
+    told["envelopes"]["own"] = {"code": 550, "text": "5.7.23 SPF fail - not authorized"}
+    assert verdicts(told)["sender-restrictions"] == "unknown"
+    told = facts()
+    told["relay"] = {"error": "Connection refused"}
+    assert {verdicts(told)[gate] for gate in PARITY} == {"unknown"}
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "failing"),
+    [
+        (("SIZE 52428800",), ("SIZE 52494336",), []),
+        (("SIZE 52428801",), ("SIZE 52494336",), ["parity-size"]),
+        (("SIZE 52428800",), ("SIZE 10240000",), ["parity-size"]),
+        (("SIZE 0",), ("SIZE 10240000",), ["parity-size"]),
+        (("SIZE 52428800",), ("SIZE 0",), []),
+        (("SIZE 52428800",), (), []),
+        (("SMTPUTF8",), ("SIZE 0",), ["parity-smtputf8"]),
+        (("SMTPUTF8",), ("smtputf8",), []),
+        ((), ("SMTPUTF8",), []),
+        (("8BITMIME", "REQUIRETLS"), (), ["parity-8bitmime", "parity-requiretls"]),
+    ],
+)
+def test_a_relay_offers_no_more_than_its_primary(
+    ours: Sequence[str], theirs: Sequence[str], failing: list[str]
+) -> None:
+    """What the relay takes and the primary does not would be stuck: each is named."""
+    told = copy.deepcopy(facts())
+    told["relay"] = offer(*ours)
+    told["opened"]["offer"] = offer("XFORWARD", *theirs)
+    findings = {each.gate: each for each in judge(told, WANTED)}
+    assert [gate for gate in PARITY if findings[gate].verdict == "fail"] == failing
+
+
+def test_the_size_to_set_is_one_that_the_config_takes() -> None:
+    """The remedy for a limit that is too large can be pasted, and cures it."""
+    told = facts()
+    told["opened"]["offer"] = offer("XFORWARD", "8BITMIME", "SIZE 10240000")
+    (finding,) = (each for each in judge(told, WANTED) if each.gate == "parity-size")
+    assert '"10174464 B"' in finding.do
+
+
+class Local:
+    """This host, where nobody answers on the drain path."""
+
+    def run(self, argv: Sequence[str], *, stdin: bytes = b"", tell: Tell | None = None) -> Answer:
+        return run_local([sys.executable, *argv[1:]], stdin, tell)
+
+
+def test_a_dead_path_is_a_finding() -> None:
+    """The walk runs alone, ends, and tells what it met."""
+    wanted = {**WANTED, "host": "127.0.0.1", "port": 9}
+    told = check.ask(Local(), wanted)
+    assert json.loads(json.dumps(told)) == told
+    (first, *_) = judge(told, wanted)
+    assert (first.gate, first.verdict) == ("drain-path", "fail")
+    assert "refused" in first.saw
+
+
+def test_a_relay_that_answers_nonsense() -> None:
+    """What is no JSON is an error of the machine, not a traceback."""
+
+    class Odd:
+        def run(self, *_: object, **__: object) -> Answer:
+            return Answer(0, "Python 2.7\n", "")
+
+    with pytest.raises(MachineError, match="answered no facts"):
+        check.ask(Odd(), WANTED)
+
+
+def test_the_walk_runs_without_us() -> None:
+    """The program that a relay is sent imports nothing but the standard library."""
+    source = inspect.getsource(smtp)
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", source], capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
