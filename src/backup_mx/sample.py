@@ -15,8 +15,8 @@ _EXAMPLE_HEAD = """\
 # backup-mx.toml with every option. Generated from the program's own declarations.
 #
 # Options that must be given stand as they are; the others are commented out. "#option" shows what
-# holds without it, "# option" an example of what is not there until it is written. docs/reference.md
-# says what each takes.
+# holds without it, "# option" an example of what is not there until it is written.
+# docs/reference.md says what each takes.
 """
 
 _REFERENCE_HEAD = """\
