@@ -1,4 +1,5 @@
 # make drill   the outage drill: boots a mail world, pulls plugs, counts every message (as root)
+# make drills  all drills, one after the other: ten minutes (as root)
 # make test    everything: lint, types, unit, golden, lab (as root)
 # make check   lint, types and unit tests, in seconds
 # Each sets itself up: Debian packages and a virtual environment in .venv.
@@ -12,12 +13,20 @@ PACKAGES := debian-archive-keyring iproute2 mmdebstrap openssh-client php-cli ph
     systemd-container
 
 .NOTPARALLEL:
-.PHONY: drill test check packages generated lock clean
+.PHONY: drill drills test check packages generated lock clean
 
 drill: packages .venv/installed
 	@trap '$(BIN)/backup-mx lab down --name drill' EXIT; trap 'exit 130' INT TERM; set -ex; \
 	$(BIN)/backup-mx lab up --name drill; \
 	$(BIN)/backup-mx lab drill outage --name drill --messages $(N) --report reports/outage
+
+drills: packages .venv/installed
+	@trap '$(BIN)/backup-mx lab down --name drill' EXIT; trap 'exit 130' INT TERM; set -ex; \
+	$(BIN)/backup-mx lab up --name drill; \
+	for drill in outage senders refusal flood; do $(BIN)/backup-mx lab drill $$drill --name drill; done; \
+	$(BIN)/backup-mx lab down --name drill; \
+	$(BIN)/backup-mx lab up --name drill --tunnel; \
+	$(BIN)/backup-mx lab drill edge-reboot --name drill
 
 test: packages check
 	$(BIN)/pytest tests/lab
