@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 Verdict = Literal["pass", "warn", "fail", "unknown"]
@@ -21,10 +21,6 @@ class Finding:
     verdict: Verdict
     saw: str
     do: str = ""
-
-    def as_dict(self) -> dict[str, str]:
-        """Return it as JSON can carry it."""
-        return asdict(self)
 
 
 def passed(findings: Iterable[Finding]) -> bool:

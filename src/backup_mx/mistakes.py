@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails
 
 from backup_mx.checks import Options, RefusedError, check_of, follows, printable, to_toml
 from backup_mx.errors import Problem, did_you_mean
-from backup_mx.values import DomainCheck, SecretCheck, ip
+from backup_mx.values import WIREGUARD_KEY, DomainCheck, SecretCheck, ip
 
 Tables = Mapping[str, Any]
 Sections = Mapping[str, type[Options]]
@@ -81,7 +81,9 @@ def _faults(
                 yield _Mistake(path, f"missing: expected {check_of(option).words}")
         elif found["type"] == "extra_forbidden":
             known = _options(path, sections) if len(path) > 1 else sections
-            yield _Mistake(path, "there is no such option", did_you_mean(str(path[-1]), known))
+            hint = did_you_mean(str(path[-1]), known)
+            secret = _looks_secret(path, tables, sections)
+            yield _Mistake(path, "there is no such option", hint, secret)
         elif not _exists(tables, path):
             continue
         elif isinstance(inner, RefusedError):
@@ -100,6 +102,20 @@ def _options(path: _Path, sections: Sections) -> Mapping[str, FieldInfo]:
 def _is_secret(path: _Path, sections: Sections) -> bool:
     option = _options(path, sections).get(str(path[-1]))
     return option is not None and check_of(option) is SecretCheck
+
+
+def _looks_secret(path: _Path, tables: Tables, sections: Sections) -> bool:
+    """Tell whether a secret may stand under a name that is no option: misspelt, or misplaced."""
+    secrets = [
+        key
+        for model in sections.values()
+        for key, field in model.model_fields.items()
+        if check_of(field) is SecretCheck
+    ]
+    value = _at(tables, path) if _exists(tables, path) else None
+    return bool(did_you_mean(str(path[-1]), secrets)) or (
+        isinstance(value, str) and bool(WIREGUARD_KEY.fullmatch(value))
+    )
 
 
 def _unquoted_domain(path: _Path, tables: Tables) -> str:

@@ -47,7 +47,7 @@ _KEY_TYPES = (
     "sk-ssh-ed25519@openssh.com",
     "sk-ecdsa-sha2-nistp256@openssh.com",
 )
-_WIREGUARD_KEY = re.compile(r"[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=")
+WIREGUARD_KEY = re.compile(r"[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
 _PRIVATE = [
@@ -260,7 +260,7 @@ def _private_address(value: object) -> Address:
 
 
 def _wireguard_key(value: object) -> str:
-    return matching(_WIREGUARD_KEY, text_of(value))
+    return matching(WIREGUARD_KEY, text_of(value))
 
 
 def _secret(value: object) -> Secret:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from backup_mx.config import load
+from backup_mx.config import load, parse
 from backup_mx.errors import MachineError
 from backup_mx.findings import passed
 from backup_mx.kit import check
@@ -70,6 +70,9 @@ def test_a_primary_with_the_whole_kit_passes() -> None:
     assert passed(findings)
 
 
+SPF_FAILED = {"code": 550, "text": "5.7.23 SPF fail - not authorized"}
+
+
 def put_off(told: dict[str, Any], name: str) -> None:
     told["envelopes"][name] = {"code": 450, "text": "4.7.1 Client host rejected"}
 
@@ -84,7 +87,7 @@ BROKEN: dict[str, Callable[[dict[str, Any]], None]] = {
     ),
     "client-restrictions": lambda told: put_off(told, "outside"),
     "sender-restrictions": lambda told: put_off(told, "own"),
-    "policyd-spf": lambda told: put_off(told, "spf"),
+    "policyd-spf": lambda told: told["envelopes"].update(spf=SPF_FAILED),
     "anvil": lambda told: told["burst"].update(code=450, text="4.7.1 too much mail"),
     "xforward": lambda told: told["opened"].update(offer=offer("SIZE 60000000", "8BITMIME")),
     "external-relay": answer("plain", seen(ip="203.0.113.20")),
@@ -135,11 +138,47 @@ def test_what_cannot_be_asked_is_unknown() -> None:
     found = verdicts(told)
     assert {gate for gate, verdict in found.items() if verdict == "unknown"} == by_rspamd
     told = facts()
-    told["envelopes"]["own"] = {"code": 550, "text": "5.7.23 SPF fail - not authorized"}
+    told["envelopes"]["own"] = SPF_FAILED
     assert verdicts(told)["sender-restrictions"] == "unknown"
+    told = facts()
+    told["envelopes"]["spf"] = {"code": 556, "text": "5.1.10 the sender's domain takes no mail"}
+    assert verdicts(told)["policyd-spf"] == "unknown"
+    told = facts()
+    told["messages"]["greylist"] = seen("add_header", uncapped="reject")
+    assert verdicts(told)["greylist"] == "unknown"
     told = facts()
     told["relay"] = {"error": "Connection refused"}
     assert {verdicts(told)[gate] for gate in PARITY} == {"unknown"}
+
+
+def test_each_way_not_to_be_greeted_has_its_remedy() -> None:
+    """Nobody there is one thing; a primary that turns the relay away is another."""
+    told = facts()
+    told["opened"] = {"error": "Connection refused", "seconds": 0.1}
+    (nobody, *_) = judge(told, WANTED)
+    told["opened"] = {"greeting": {"code": 421, "text": "4.7.0 too many"}, "seconds": 0.1}
+    (turned_away, *_) = judge(told, WANTED)
+    assert (nobody.verdict, turned_away.verdict) == ("fail", "fail")
+    assert "edge" in nobody.do
+    assert "anvil" in turned_away.do
+
+
+def test_a_pause_without_a_word_is_postscreen_s() -> None:
+    """A postscreen whose teaser is switched off makes a client wait all the same."""
+    told = facts()
+    told["opened"]["seconds"] = 6.1
+    assert verdicts(told)["postscreen"] == "fail"
+
+
+def test_each_primary_is_asked_for_an_address_of_its_own() -> None:
+    """The operator's, where it lives there; else the postmaster of one of its domains."""
+    text = (Path(__file__).parents[1] / "golden/tunnel.toml").read_text()
+    config = parse(text, "test")
+    asked = [
+        check.plan(config, config.relays["mx2"], primary)["recipient"]
+        for primary in config.primaries.values()
+    ]
+    assert asked == ["postmaster@example.org", "postmaster@example.com"]
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
     ask(host, …) ── net/smtp.py, run on the relay ──> facts ── judge ──> findings
 
-Nothing is delivered: the kit's own rspamd rule answers each probe with a 4xx that tells what rspamd
-saw and would have done.
+Nothing is delivered where the kit's own rspamd rule is loaded: it answers each probe with a 4xx
+that tells what rspamd saw and would have done. Where it is not, the first probe is, and the last.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from backup_mx.net import smtp
 from backup_mx.net.smtp import Fact
 
 # Its SPF record is "v=spf1 -all": no host may send with it.
-_DOMAIN = "example.com"
+_SPF_SENDER = "probe@example.com"
 _TRANSACTIONS, _CONNECTIONS = 120, 24
 
 
@@ -59,8 +59,8 @@ def ask(host: Host, wanted: Fact) -> Fact:
 def plan(config: Config, relay: Relay, primary: Primary) -> Fact:
     """Return what is to be asked, as `backup_mx.net.smtp.facts` takes it."""
     # A new one each time: to a greylister it is a stranger.
-    sender = f"probe-{secrets.token_hex(6)}@{_DOMAIN}"
-    own, seen = config.operator.address, _seen(config, relay, primary)
+    sender = f"probe-{secrets.token_hex(6)}@{relay.hostname}"
+    own, seen = _recipient(config, primary), _seen(config, relay, primary)
     probes = {
         "plain": _Probe(),
         "local": _Probe(client=seen),
@@ -75,11 +75,11 @@ def plan(config: Config, relay: Relay, primary: Primary) -> Fact:
         "ehlo": relay.hostname,
         "recipient": own,
         # The null sender is in nobody's domain, and no domain says who may use it.
-        "senders": {"outside": "", "own": own, "spf": sender},
+        "senders": {"outside": "", "own": own, "spf": _SPF_SENDER},
         "messages": {
             name: {
                 "sender": sender,
-                "data": _message(relay.hostname, sender, own, probe),
+                "data": _message(relay.hostname, own, probe),
             }
             for name, probe in probes.items()
         },
@@ -88,24 +88,32 @@ def plan(config: Config, relay: Relay, primary: Primary) -> Fact:
     }
 
 
+def _recipient(config: Config, primary: Primary) -> str:
+    """Return an address that ``primary`` takes mail for: the operator's, or a postmaster's."""
+    operator, domains = config.operator.address, config.domains_of(primary)
+    known = not domains or operator.rpartition("@")[2] in domains
+    return operator if known else f"postmaster@{domains[0]}"
+
+
 def _seen(config: Config, relay: Relay, primary: Primary) -> str:
     """Return the address that ``primary`` sees ``relay`` come from."""
     return next(str(each.seen) for each in clients(config, primary) if each.name == relay.name)
 
 
-def _message(relay: str, sender: str, recipient: str, probe: _Probe) -> str:
+def _message(relay: str, recipient: str, probe: _Probe) -> str:
     """Return a probe: its mark above the Received field, where only a relay itself can put it."""
     lines = (
         f"X-Backup-MX-Probe: {probe.score}",
         f"Received: from stranger.invalid (unknown [{probe.client}])",
         f"\tby {relay} (Postfix) with ESMTP id 4probe",
         f"\tfor <{recipient}>; {formatdate()}",
-        f"From: backup-mx <{sender}>",
+        # Of no domain, so of none with a DMARC policy, which would decide before anything else.
+        "From: backup-mx <probe@stranger.invalid>",
         f"To: <{recipient}>",
         "Subject: backup-mx asks whether its kit is in effect; this can be deleted",
         f"Date: {formatdate()}",
         f"Message-ID: {make_msgid(domain='probe.invalid')}",
         "",
-        f"Where the kit's rule for rspamd is in effect, nobody sees this. {sender}",
+        f"Where the kit's rule for rspamd is in effect, nobody sees this. {secrets.token_hex(6)}",
     )
     return "\r\n".join(lines) + "\r\n"

@@ -16,6 +16,7 @@ PATH = ("drain-path", "tls")
 STRANGER = "192.0.2.1"
 """The client that the probes' Received field claims: RFC 5737, nobody's and yet not local."""
 _SPF_FAILED = "5.7.23"  # RFC 7372, section 3.2
+_PAUSE = 2.0  # seconds; postscreen's is 6 (postscreen_greet_wait)
 _MARGIN = 64 * 1024  # what a relay and a primary may add to a message, in bytes
 _ANSWER = re.compile(
     r"probe: relay=(?P<relay>\S+) local=(?P<local>yes|no) ip=(?P<ip>\S+)"
@@ -38,9 +39,13 @@ def judge(facts: Fact, wanted: Fact) -> Iterator[Finding]:
 
 def _path(opened: Fact, level: str) -> Iterator[Finding]:
     """Judge what comes before the first command: a connection with a greeting, then TLS."""
-    if opened.get("greeting", {}).get("code") != 220:
+    if "greeting" not in opened:
         remedy = "see that the primary runs, and that its edge lets this relay in"
-        yield Finding("drain-path", "fail", _told(opened.get("greeting", opened)), remedy)
+        yield Finding("drain-path", "fail", _told(opened), remedy)
+        return
+    if opened["greeting"]["code"] != 220:
+        remedy = "the primary itself turns the relay away: see postscreen and anvil there"
+        yield Finding("drain-path", "fail", _told(opened["greeting"]), remedy)
         return
     yield Finding("drain-path", "pass", f"greeted after {opened['seconds']} s")
     if "offer" not in opened:
@@ -59,10 +64,11 @@ def _told(fact: Fact) -> str:
 
 
 def _postscreen(gate: str, facts: Fact, _wanted: Fact) -> Finding:
-    if "\n" in facts["opened"]["greeting"]["text"]:
-        saw = f"made to wait {facts['opened']['seconds']} s by a greeting in two parts"
+    opened = facts["opened"]
+    if "\n" in opened["greeting"]["text"] or opened["seconds"] >= _PAUSE:
+        saw = f"made to wait {opened['seconds']} s for the greeting"
         return Finding(gate, "fail", saw, "add the relay to postscreen_access_list")
-    return Finding(gate, "pass", "greeted at once")
+    return Finding(gate, "pass", "greeted at once (or remembered from within a day)")
 
 
 def _outside(gate: str, facts: Fact, _wanted: Fact) -> Finding:
@@ -74,8 +80,9 @@ def _sender(name: str, remedy: str) -> Callable[[str, Fact, Fact], Finding]:
         answer = facts["envelopes"][name]
         if facts["envelopes"]["outside"].get("code") != 250:
             return Finding(gate, "unknown", "no sender at all is taken from the relay")
-        if name != "spf" and _SPF_FAILED in answer.get("text", ""):
-            return Finding(gate, "unknown", f"SPF is in the way: {_told(answer)}")
+        by_spf = _SPF_FAILED in answer.get("text", "")
+        if answer.get("code") != 250 and by_spf != (name == "spf"):
+            return Finding(gate, "unknown", f"something else refuses: {_told(answer)}")
         return _taken(gate, answer, remedy)
 
     return judged
@@ -145,6 +152,16 @@ def _by_rspamd(
     return look
 
 
+def _greylist(gate: str, facts: Fact, wanted: Fact) -> Finding:
+    remedy = "exempt the relay in rspamd's greylisting"
+    finding = _by_rspamd("greylist", _put_off, remedy)(gate, facts, wanted)
+    seen = _seen(facts["messages"].get("greylist", {}))
+    if finding.verdict == "pass" and seen and seen.uncapped in ("reject", "discard"):
+        saw = f"rspamd would {seen.uncapped} the probe before it greylists"
+        return Finding(gate, "unknown", saw, "see why in rspamd's history")
+    return finding
+
+
 def _original(seen: _Seen) -> str:
     return "" if seen.ip == STRANGER else f"rspamd judges {seen.ip}, not the original {STRANGER}"
 
@@ -176,7 +193,7 @@ _JUDGES: Mapping[str, Callable[[str, Fact, Fact], Finding]] = {
     "xforward": _xforward,
     "external-relay": _by_rspamd("plain", _original, "load the kit's external_relay.conf"),
     "local-addrs": _by_rspamd("local", _local, "take the relay out of rspamd's local_addrs"),
-    "greylist": _by_rspamd("greylist", _put_off, "exempt the relay in rspamd's greylisting"),
+    "greylist": _greylist,
     "ratelimit": _by_rspamd("plain", _limited, "exempt the relay in rspamd's ratelimit"),
     "ceiling": _by_rspamd("ceiling", _rejected, "load the kit's rule that caps rspamd's actions"),
 }
@@ -187,7 +204,7 @@ _JUDGES: Mapping[str, Callable[[str, Fact, Fact], Finding]] = {
 _KEYWORDS = {
     "parity-smtputf8": ("SMTPUTF8", "set smtputf8 = false for this primary"),
     "parity-8bitmime": ("8BITMIME", "set eightbitmime = false for this primary"),
-    "parity-requiretls": ("REQUIRETLS", "set requiretls_enable = no on the relay"),
+    "parity-requiretls": ("REQUIRETLS", "run Postfix 3.10 or older on the relay"),
 }
 PARITY = ("parity-size", *_KEYWORDS)
 """What a relay may offer only where its primary takes it."""

@@ -29,6 +29,7 @@ QUEUES = ("incoming", "active", "deferred", "hold")
 FOLDERS = ("new", "cur", ".Junk/new", ".Junk/cur")
 """Where Maildir++ keeps the messages of INBOX and Junk."""
 SEND_SECONDS = 300.0
+COMMAND_SECONDS = 600.0
 
 _MESSAGE_ID = re.compile(r" postfix/cleanup\[\d+\]: (\w+): message-id=(<[^>]+>)")
 _STATUS = re.compile(r" postfix/smtp\[\d+\]: (\w+): to=<[^>]*>, .*?relay=([^,]*), .*?status=(.*)")
@@ -45,7 +46,7 @@ class LabHost:
 
     def run(self, argv: Sequence[str], *, stdin: bytes = b"", tell: Tell | None = None) -> Answer:
         """Run ``argv`` as root on the machine. Raises LabError when it is off."""
-        done = self.machine.run(list(argv), stdin=stdin, check=False)
+        done = self.machine.run(list(argv), stdin=stdin, check=False, timeout=COMMAND_SECONDS)
         if tell:
             for line in done.text.splitlines():
                 tell(line)
