@@ -23,7 +23,7 @@ class SecretFile:
     def read(self, folder: Path) -> str:
         """Return the file's text without white space around it.
 
-        Raises SecretError when it cannot be read, or when others on this host can read it too.
+        Raises SecretError when it cannot be read, or when everybody on this host may read it.
         """
         place = folder / self.path
         try:

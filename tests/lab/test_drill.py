@@ -144,7 +144,7 @@ def test_a_drain_that_does_not_come_about_fails_the_drill(lab: Lab) -> None:
 
     result = Walled(attach(lab.name), Timeline(time.monotonic), 20).run()
     assert (result["verdict"], result["lost"]) == ("fail", 20)
-    assert "waited 5 s for the first delivery, in vain" in result["reasons"]
+    assert "waited 5 s for the primary to greet the relay, in vain" in result["reasons"]
     assert attach(lab.name).machine("primary").running
     machine.run(["iptables", "-D", "OUTPUT", *wall])
     lab.run("drain", "--lab", lab.name)

@@ -13,8 +13,10 @@ import pytest
 
 from backup_mx import cli
 from backup_mx.cli import relays
-from backup_mx.cli.terminal import duration, printable, size
+from backup_mx.cli.kits import written
+from backup_mx.cli.terminal import duration, printable, size, write
 from backup_mx.errors import LabError
+from backup_mx.kit.files import KitFile
 from backup_mx.machine.ship import Answer
 
 FACTS = (
@@ -298,3 +300,35 @@ def test_a_full_disk_leaves_no_half_config(verb: Verb, tmp_path: Path) -> None:
     assert ended.code == 1
     assert "No space left on device" in ended.err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_secret_never_gets_into_a_leftover(tmp_path: Path) -> None:
+    """Who has open what a killed run left behind does not read the next secret."""
+    leftover = tmp_path / ".key.new"
+    leftover.touch(0o644)
+    with leftover.open("rb") as reader:
+        write(tmp_path / "key", b"secret")
+        assert reader.read() == b""
+    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
+
+
+OLD = ("README.md", "config/backup-mx/files/etc/old", "files/etc/old")
+MINE = ("mine", "config/accounts.cf", "config/backup-mx/mine", "kubernetes/mine.yaml")
+
+
+@pytest.mark.parametrize("own", ["files", "config/backup-mx/files"])
+@pytest.mark.parametrize("title", ["# backup-mx: a kit", "# Something else"])
+def test_a_kit_takes_the_place_of_its_earlier_rendering_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], own: str, title: str
+) -> None:
+    """What it no longer has goes where the README.md is its own; what is not its own stays."""
+    for name in (*OLD, *MINE):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{title}\n\nold")
+    readme = KitFile("README.md", b"# backup-mx: a kit\n\nnew")
+    kit = (readme, KitFile(f"{own}/etc/new", b"new"), KitFile("kubernetes/new.yaml", b"new"))
+    written(kit, tmp_path, as_json=True)
+    left = {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()}
+    gone = {f"{own}/etc/old"} if title == "# backup-mx: a kit" else set()
+    assert left == {*OLD, *MINE, *(file.path for file in kit)} - gone
+    assert len(json.loads(capsys.readouterr().out)["files"]) == len(kit)

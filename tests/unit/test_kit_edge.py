@@ -138,7 +138,8 @@ def test_haproxy_without_proxy_and_checks_is_plain() -> None:
     made = kit(bare, "haproxy")
     assert rules(made[HAPROXY])[-1] == "server primary 10.0.10.10:25"
     assert "smtpchk" not in made[HAPROXY]
-    assert "the primary sees the address of this proxy" in made["README.md"]
+    assert "**Never exempt the address from\nwhich this proxy" in made["README.md"]
+    assert "source ADDRESS" in made["README.md"]
 
 
 @pytest.mark.parametrize("kind", ["nftables", "haproxy"])

@@ -286,6 +286,81 @@ def test_a_rule_that_blocks_all_before_ours_is_told(plain: Pfsense) -> None:
     assert 'note: the rule "no more" on wan blocks all and comes first' in plain.run()
 
 
+THEIRS = """\t\t<rule>
+\t\t\t<source><any></any></source>
+\t\t\t<destination><network>wanip</network><port>2526</port></destination>
+\t\t\t<ipprotocol>inet</ipprotocol>
+\t\t\t<protocol>tcp</protocol>
+\t\t\t<target>10.0.10.1</target>
+\t\t\t<local-port>25</local-port>
+\t\t\t<interface>wan</interface>
+\t\t\t<descr><![CDATA[My drain]]></descr>
+\t\t</rule>
+"""
+PORTS = (
+    "\t<aliases><alias><name>mail</name><type>port</type><address>25 more</address></alias>"
+    "<alias><name>more</name><type>port</type><address>2520:2530</address></alias>"
+    "<alias><name>web</name><type>port</type><address>80 443</address></alias></aliases>"
+)
+
+
+def forwarded(pfsense: Pfsense, old: str, new: str) -> str:
+    """Run the script beside a port forward of the operator's, a word of it changed."""
+    assert old in THEIRS
+    pfsense.edit("\t<aliases></aliases>", PORTS)
+    pfsense.edit("\t</nat>", (THEIRS.replace(old, new) if old else THEIRS) + "\t</nat>")
+    return pfsense.run()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("", ""),
+        ("2526", "2500-2600"),
+        ("2526", "mail"),
+        ("<port>2526</port>", ""),
+        (">tcp<", ">tcp/udp<"),
+        ("\t\t\t<protocol>tcp</protocol>\n", ""),
+        (">inet<", ">inet46<"),
+    ],
+)
+def test_a_port_forward_that_takes_ours_is_told(plain: Pfsense, old: str, new: str) -> None:
+    """The first that matches has the connection, and that one may be open to everybody."""
+    said = forwarded(plain, old, new)
+    assert said.startswith("0: ")
+    assert (
+        'note: the port forward "My drain" on wan covers port 2526 and comes first: move it below'
+        " ours, or disable it\n"
+    ) in said
+    assert "My drain" in plain.run()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("2526", "2527"),
+        ("2526", "25-2525"),
+        ("2526", "web"),
+        (">wan<", ">lan<"),
+        (">tcp<", ">udp<"),
+        (">inet<", ">inet6<"),
+        ("<descr>", "<disabled></disabled>\n\t\t\t<descr>"),
+    ],
+)
+def test_other_port_forwards_are_not_told_of(plain: Pfsense, old: str, new: str) -> None:
+    """What is disabled, or is for other connections, stands in nobody's way."""
+    said = forwarded(plain, old, new)
+    assert said.startswith("0: ")
+    assert "note:" not in said
+
+
+def test_a_port_forward_behind_ours_is_not_told_of(plain: Pfsense) -> None:
+    """Ours comes first then."""
+    plain.run()
+    plain.edit("\t</nat>", THEIRS + "\t</nat>")
+    assert plain.run() == "0: nothing to change\n"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

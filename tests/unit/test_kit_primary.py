@@ -186,3 +186,139 @@ def test_without_a_verb_it_says_how_it_is_used(argument: list[str], tmp_path: Pa
     done = subprocess.run(["sh", str(script), *argument], capture_output=True, check=False)
     assert done.returncode == 1
     assert b"apply|undo|status" in done.stderr
+
+
+POSTCONF = """#!/bin/sh
+case $1 in
+  -h) echo "$PWD/postfix" ;;
+  -hx) cat "$PWD/$2" 2>/dev/null ;;
+  -n) cat "$PWD/set" 2>/dev/null ;;
+esac
+"""
+"""A Postfix whose configuration is below the current folder."""
+
+
+def run(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command among the functions of the program, its paths below ``folder``."""
+    for path, file in kit().items():
+        target = folder / "kit" / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(file.content)
+    postconf = folder / "bin" / "postconf"
+    postconf.parent.mkdir(exist_ok=True)
+    postconf.write_text(POSTCONF)
+    postconf.chmod(0o755)
+    functions, usage, _ = text(kit(), "backup-mx-kit").partition("[ $# = 1 ] ||")
+    assert usage
+    script = folder / "kit" / "functions"
+    script.write_text(
+        functions.replace("STATE=/var/lib/backup-mx-kit", f"STATE={folder}/state")
+        .replace("SPF_CONF=/etc/postfix-policyd-spf-python/", f"SPF_CONF={folder}/")
+        .replace('"/$file"', f'"{folder}/root/$file"')
+        + f"WORK={folder}/work\n{command}\n"
+    )
+    path = f"{postconf.parent}:/usr/bin:/bin"
+    argv = ["sh", str(script)]
+    return subprocess.run(
+        argv, cwd=folder, env={"PATH": path}, capture_output=True, text=True, check=True
+    )
+
+
+@pytest.mark.parametrize("written", ["", "TestOnly = 1\n", "TestOnly = 1\nLookup_Time = 20"])
+def test_what_is_added_stands_on_a_line_of_its_own(written: str, tmp_path: Path) -> None:
+    """policyd-spf.conf may end without a newline: its last option stays what it is."""
+    conf = tmp_path / "policyd-spf.conf"
+    conf.write_text(written)
+    run(tmp_path, 'MODE=apply; edit_spf "$SPF_CONF"')
+    *before, added = conf.read_text().splitlines()
+    assert before == written.splitlines()
+    assert added.startswith("skip_addresses = 203.0.113.20/32,2001:db8::20/128,127.0.0.0/8,")
+
+
+def test_a_link_called_main_cf_is_edited_as_such(tmp_path: Path) -> None:
+    """What main.cf leads to may have any name; master.cf is the one beside main.cf."""
+    (tmp_path / "work").mkdir()
+    (tmp_path / "postfix").mkdir()
+    (tmp_path / "postfix" / "master.cf").write_text("services\n")
+    (tmp_path / "shared.conf").write_text("myhostname = a.example\n")
+    (tmp_path / "postfix" / "main.cf").symlink_to("../shared.conf")
+    run(
+        tmp_path,
+        'edit_main() { cat "$1/main.cf" "$1/master.cf" >"$1/seen"; echo edited >"$1/main.cf"; }\n'
+        'edit "$(edited_files)" "$PWD/shared.conf"',
+    )
+    assert (tmp_path / "work/edit/seen").read_text() == "myhostname = a.example\nservices\n"
+    assert (tmp_path / "shared.conf").read_text() == "edited\n"
+
+
+@pytest.mark.parametrize(
+    ("earlier", "kept"), [(None, True), ("state/now", False), ("root/etc/postfix/backup-mx", False)]
+)
+def test_at_first_what_looks_like_ours_is_the_operators(
+    earlier: str | None, kept: bool, tmp_path: Path
+) -> None:
+    """A relay's address that is there before the first apply was put in by hand: undo keeps it."""
+    conf = tmp_path / "policyd-spf.conf"
+    by_hand = "skip_addresses = 192.0.2.1,203.0.113.20/32"
+    conf.write_text(by_hand)
+    if earlier is not None:
+        (tmp_path / earlier).mkdir(parents=True)
+        (tmp_path / earlier / "relays.cidr").touch()
+    run(tmp_path, 'stage "$SPF_CONF"')
+    before = (tmp_path / f"work/before{conf}").read_text()
+    assert before == (by_hand if kept else "skip_addresses = 192.0.2.1\n")
+    assert "203.0.113.20/32,2001:db8::20/128" in (tmp_path / f"work/planned{conf}").read_text()
+
+
+@pytest.mark.parametrize(
+    ("conf", "expected"),
+    [
+        ("", "true false"),
+        ("Mail_From_reject = Softfail", "true true"),
+        ("Mail_From_reject = SPF_Not_Pass", "true true"),
+        ("Mail_From_reject = False", "false false"),
+        ("Mail_From_reject = Softfail\nTestOnly = 0", "false false"),
+    ],
+)
+def test_what_spf_refuses_straight_is_what_policyd_spf_was_told(
+    conf: str, expected: str, tmp_path: Path
+) -> None:
+    """Softfails are refused where policyd-spf.conf says so, and failures unless it says not."""
+    (tmp_path / "set").write_text(
+        "smtpd_recipient_restrictions = check_policy_service unix:private/policyd-spf\n"
+    )
+    (tmp_path / "policyd-spf.conf").write_text(conf)
+    done = run(tmp_path, "say $(truth refuses_spf_failures) $(truth refuses_spf_softfails)")
+    assert done.stdout.strip() == expected
+
+
+def test_it_says_what_it_ends_and_cannot_do(tmp_path: Path) -> None:
+    """Block lists and access tables behind the relays' OK are named, so is SPF done elsewhere."""
+    (tmp_path / "set").write_text(
+        "smtpd_recipient_restrictions = check_policy_service unix:private/policy-spf\n"
+    )
+    (tmp_path / "smtpd_client_restrictions").write_text(
+        "check_client_access cidr:/etc/postfix/backup-mx/relays.cidr, permit_mynetworks,"
+        " reject_rbl_client bl.example=127.0.0.2, check_client_access hash:/etc/postfix/deny\n"
+    )
+    (tmp_path / "smtpd_sender_restrictions").write_text(
+        "permit_mynetworks reject_rhsbl_sender dbl.example\n"
+    )
+    lines = run(tmp_path, "notes").stderr.splitlines()
+    assert "policy service" in lines[0]
+    assert [line.split("rspamd: ")[1] for line in lines[1:]] == [
+        "smtpd_client_restrictions: reject_rbl_client bl.example=127.0.0.2",
+        "smtpd_client_restrictions: check_client_access hash:/etc/postfix/deny",
+        "smtpd_sender_restrictions: reject_rhsbl_sender dbl.example",
+    ]
+
+
+def test_without_flock_it_does_not_begin(tmp_path: Path) -> None:
+    """Two runs at once would undo each other's work, so it wants the means to prevent that."""
+    done = run(
+        tmp_path,
+        'id() { say 0; }; have() { [ "$1" != flock ]; }; (require) || say "refused"',
+    )
+    assert done.stdout == "refused\n"
+    assert "install util-linux" in done.stderr
+    assert not (tmp_path / "state").exists()

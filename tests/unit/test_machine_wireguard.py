@@ -205,7 +205,23 @@ def test_a_tunnel_that_spoke_lately_is_left_alone(run: Run, ago: int) -> None:
     assert run(ago=ago, endpoint="192.0.2.7:51820", addresses="192.0.2.8") == (0, [], [])
 
 
-@pytest.mark.parametrize("ago", [135, NOW, -5])
+@pytest.mark.parametrize("ago", [135, 179])
+@pytest.mark.parametrize("endpoint", ["192.0.2.8:51820", "[2001:db8::8]:51820"])
+def test_a_tunnel_that_may_live_keeps_an_address_that_is_the_name_s(
+    run: Run, endpoint: str, ago: int
+) -> None:
+    """Idle, it shakes hands after up to 145 s: under 180 s no other address has its turn."""
+    addresses = "2001:db8::8 192.0.2.8 192.0.2.9"
+    assert run(ago=ago, endpoint=endpoint, addresses=addresses) == (0, [], [])
+
+
+def test_an_address_that_only_begins_like_the_name_s_is_not_its(run: Run) -> None:
+    """The whole end point counts, and its dots are dots."""
+    _, was_set, _ = run(ago=140, endpoint="192.0.2.8:5182", addresses="192.0.2.8")
+    assert was_set == dialled("192.0.2.8:51820")
+
+
+@pytest.mark.parametrize("ago", [135, 180, NOW, -5])
 def test_a_silent_tunnel_is_pointed_at_the_name_s_address(run: Run, ago: int) -> None:
     """After 135 s, without any handshake yet, or where the clock was set back."""
     assert run(ago=ago, endpoint="192.0.2.7:51820", addresses="192.0.2.8") == (
@@ -224,6 +240,7 @@ def test_a_silent_tunnel_dials_the_same_address_again_without_a_word(run: Run) -
     )
 
 
+@pytest.mark.parametrize("ago", [180, NOW, -5])
 @pytest.mark.parametrize(
     ("endpoint", "expected"),
     [
@@ -234,10 +251,12 @@ def test_a_silent_tunnel_dials_the_same_address_again_without_a_word(run: Run) -
         ("198.51.100.1:51820", "[2001:db8::8]:51820"),
     ],
 )
-def test_each_address_of_a_name_has_its_turn(run: Run, endpoint: str, expected: str) -> None:
+def test_each_address_of_a_name_has_its_turn(
+    run: Run, endpoint: str, expected: str, ago: int
+) -> None:
     """The best first; one that does not answer is followed by the next, the last by the first."""
     addresses = "2001:db8::8 192.0.2.8 192.0.2.9"
-    _, was_set, said = run(ago=999, endpoint=endpoint, addresses=addresses)
+    _, was_set, said = run(ago=ago, endpoint=endpoint, addresses=addresses)
     assert was_set == dialled(expected)
     assert said == [f"vpn.example.org: the tunnel dials {expected}, before that {endpoint}"]
 

@@ -102,7 +102,8 @@ def written(files: Sequence[KitFile], folder: Path, as_json: bool) -> None:
     title = readme.content.splitlines()[0]
     with contextlib.suppress(OSError):
         if (folder / "README.md").read_bytes().splitlines()[:1] == [title]:
-            shutil.rmtree(folder / "files")
+            for stale in destinations(files):
+                shutil.rmtree(folder / stale, ignore_errors=True)
     paths = [str(write(folder / file.path, file.content, int(file.mode, 8))) for file in files]
     if as_json:
         say_json({"folder": str(folder), "files": paths})
@@ -110,6 +111,15 @@ def written(files: Sequence[KitFile], folder: Path, as_json: bool) -> None:
     for path in paths:
         say(path)
     say(f"{folder / 'README.md'} says what goes where, why, and how to undo it.")
+
+
+def destinations(files: Sequence[KitFile]) -> set[Path]:
+    """Return the folders called ``files`` in a kit: only there do the paths follow the config.
+
+    They are the kit's alone; what else stands beside them, as in ``config``, may be the operator's.
+    """
+    folders = {parent for file in files for parent in Path(file.path).parents}
+    return {each for each in folders if each.name == "files"}
 
 
 @primary.command("check")

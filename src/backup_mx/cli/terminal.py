@@ -73,7 +73,9 @@ def write(target: Path, content: bytes, mode: int = 0o600) -> Path:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         new = target.with_name(f".{target.name}.new")
-        new.touch(mode=0o600)
+        # A leftover keeps its mode, or has a reader already.
+        new.unlink(missing_ok=True)
+        new.touch(mode=0o600, exist_ok=False)
         new.write_bytes(content)
         new.chmod(mode)
         return new.replace(target)

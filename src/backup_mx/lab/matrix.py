@@ -18,7 +18,7 @@ from backup_mx.errors import LabError
 
 LARGE_OCTETS = 20_000_000
 GTUBE = "XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X"
-STRAIGHT = ("take", "refuse", "defer")
+ANSWERS = ("take", "refuse", "defer")
 
 _SENTENCE = (
     "Dear reader, the meeting is on Thursday at ten; please bring the figures of last month."
@@ -105,7 +105,7 @@ def _letter(table: Mapping[str, Any]) -> Letter:
         letter = Letter(**table)
     except TypeError as error:
         raise LabError(f"a letter of the matrix lacks something: {error}") from None
-    if letter.straight not in STRAIGHT or letter.body not in _BODIES:
+    if letter.straight not in ANSWERS or letter.body not in _BODIES:
         raise LabError(f'what is "{letter.straight}", "{letter.body}" in the letter {letter.name}?')
     return Letter(**(asdict(letter) | {"recipients": tuple(letter.recipients)}))
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import base64
 import ipaddress
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from backup_mx.config import Config, Relay
 from backup_mx.errors import SecretError
-from backup_mx.values import HostPort, ip
+from backup_mx.values import WIREGUARD_KEY, HostPort, ip
 
-# 32 bytes as `wg genkey` writes them: the last character stands for four bits only.
-_KEY = re.compile(r"[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=")
 _PRIME = 2**255 - 19
 _A24 = 121665  # (486662 - 2) / 4, of the curve's equation (RFC 7748 section 4.1)
 _BASE_POINT = 9
@@ -53,7 +50,7 @@ def private_key(relay: Relay, folder: Path) -> str:
     if relay.wireguard_key is None:
         raise SecretError(f"{path} is missing: a primary is behind a tunnel")
     key = relay.wireguard_key.read(folder)
-    if not _KEY.fullmatch(key):
+    if not WIREGUARD_KEY.fullmatch(key):
         raise SecretError(f"{path}: what is kept there is no WireGuard key: `wg genkey` makes one")
     return key
 

@@ -49,8 +49,8 @@ class EdgeReboot(Drill):
             self.fill_the_relay(self.messages)
             self.timeline.event(f"{self.relay.waiting} messages wait on the relay")
         finally:
-            sent = sending.result()
             self.boot()
+            sent = sending.result()
         try:
             if has_tunnel:
                 self.forget_the_peer()

@@ -62,8 +62,8 @@ class Refusal(Drill):
         try:
             self.fill_the_relay(self.messages)
         finally:
-            sent = sending.result()
             self.restore_the_primary()
+            sent = sending.result()
         failures = [failure for stage in STAGES for failure in self.endure(stage)]
         self.timeline.event("the primary is mended", "mended")
         try:

@@ -4,7 +4,8 @@
 #   tunnel.sh PUBLIC-KEY HOST PORT [PUBLIC-KEY HOST PORT …]
 #
 # A line at home changes its address, and WireGuard looks a name up once only. It shakes hands every two
-# minutes while both sides live: after 135 s the other one is gone, or elsewhere.
+# minutes while both sides live, 145 s at most while nothing but keepalives pass: after 135 s the other one
+# may be elsewhere, after 180 s it is gone (REJECT_AFTER_TIME).
 status=0
 
 # field NAME: what `wg show` has under that name for the peer $key.
@@ -49,6 +50,8 @@ while [ $# -ge 3 ]; do
         continue
     fi
     old=$(field endpoints)
+    # It may live still, and another of the name's addresses may not.
+    [ $ago -ge 0 ] && [ $ago -lt 180 ] && echo "$found" | grep -qxF "$old" && continue
     # Unquoted: one argument for each line.
     new=$(after "$old" $found)
     # From none to 25 s: the change has the tunnel dial at once.

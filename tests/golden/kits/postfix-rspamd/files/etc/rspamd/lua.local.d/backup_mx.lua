@@ -2,7 +2,7 @@
 --
 -- Mail that a backup MX kept while this server was away is handed over ("drained") by the relay.
 -- It is scored as if it had come straight, but it is never refused: its sender got a 250 long ago.
--- What would have been refused is tagged instead ("add header"), so that it is filed as junk.
+-- What would have been refused is tagged instead ("add header"), for Sieve to file it.
 -- The symbol BACKUP_MX_DRAIN, of no weight, marks such mail.
 
 local lua_maps = require "lua_maps"
@@ -152,14 +152,15 @@ rspamd_config:register_symbol {
   callback = function(task)
     if drained(task) then
       task:disable_symbol('RATELIMIT_CHECK')
+      task:cache_set('backup_mx_unlimited', true)
     end
   end,
 }
 -- end of layer
 
--- Is the envelope sender in a domain of ours, or below one?
-local function own_sender(task)
-  local from = (task:get_from('smtp') or {})[1]
+-- Is the sender in a domain of ours, or below one? where: 'smtp' (envelope) or 'mime' (From: field).
+local function own_sender(task, where)
+  local from = (task:get_from(where) or {})[1]
   local domain = from and from.domain and from.domain:lower() or ''
   while domain ~= '' do
     if DOMAINS[domain] then return true end
@@ -177,9 +178,14 @@ rspamd_config:register_symbol {
     if options.refuses_spf_failures and task:has_symbol('R_SPF_FAIL') then
       task:insert_result('BACKUP_MX_REFUSED', 1.0, 'spf')
     end
-    -- Who may use our name (SPF or DMARC say so) does not forge it.
-    if options.refuses_own_senders and own_sender(task)
-        and not task:has_symbol('R_SPF_ALLOW') and not task:has_symbol('DMARC_POLICY_ALLOW') then
+    if options.refuses_spf_softfails and task:has_symbol('R_SPF_SOFTFAIL') then
+      task:insert_result('BACKUP_MX_REFUSED', 1.0, 'spf softfail')
+    end
+    -- Who may use our name does not forge it. SPF speaks of the envelope, DMARC of the From: field:
+    -- with a From: of his own anybody passes DMARC, whatever name of ours his envelope has.
+    local allowed = task:has_symbol('R_SPF_ALLOW')
+        or task:has_symbol('DMARC_POLICY_ALLOW') and own_sender(task, 'mime')
+    if options.refuses_own_senders and own_sender(task, 'smtp') and not allowed then
       task:insert_result('BACKUP_MX_REFUSED', 1.0, 'own domain')
     end
   end,

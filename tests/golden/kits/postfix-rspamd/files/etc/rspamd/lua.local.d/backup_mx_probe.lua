@@ -49,8 +49,9 @@ rspamd_config:register_symbol {
       message = string.format(
         'backup-mx probe: relay=%s local=%s ip=%s limited=%s uncapped=%s action=%s',
         relay, origin:is_local() and 'yes' or 'no', tostring(origin),
-        -- ratelimit.lua keeps there which of its limits a message counts for.
-        task:cache_get('ratelimit_prefixes') and 'yes' or 'no', word(uncapped),
+        -- ratelimit.lua spares postmaster by default, to whom probes go: to wait for its answer would
+        -- prove nothing. backup_mx.lua tells that it has left it out.
+        task:cache_get('backup_mx_unlimited') and 'no' or 'yes', word(uncapped),
         word(task:cache_get('backup_mx_tag') and 'add header' or uncapped)),
       module = 'backup_mx_probe',
       priority = 5, -- above the ceiling's
