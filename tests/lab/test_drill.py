@@ -16,6 +16,8 @@ import pytest
 
 from backup_mx.lab import sweep
 from backup_mx.lab.drills.outage import Outage
+from backup_mx.lab.host import wait_for
+from backup_mx.lab.stations import RelayQueue
 from backup_mx.lab.timeline import Timeline
 from backup_mx.lab.world import attach, claimed
 
@@ -94,25 +96,31 @@ def test_queue_tells_why_and_drain_hands_over(lab: Lab) -> None:
     assert "1 waiting" in lab.run("queue", "--lab", lab.name).stdout
     primary.boot()
     primary.ready()
+    relay = RelayQueue(attach(lab.name).machine("mx2"))
+    wait_for("the primary to greet the relay", relay.greeted, timeout=30)
     assert "1 message is tried now" in lab.run("drain", "--lab", lab.name).stdout
     wait_until_empty(lab)
 
 
 def wait_for_one(lab: Lab) -> dict[str, Any]:
     """Return the one message that waits on the relay with a reason, once it does."""
-    for _ in range(60):
-        messages = json.loads(lab.run("queue", "--lab", lab.name, "--json").stdout)["messages"]
-        if messages and "198.51.100.10" in messages[0]["recipients"][0]["reason"]:
-            return dict(messages[0])
-    pytest.fail("no message came to wait on the relay, in 60 looks")
+    found: list[dict[str, Any]] = []
+
+    def waiting() -> bool:
+        found[:] = json.loads(lab.run("queue", "--lab", lab.name, "--json").stdout)["messages"]
+        return bool(found) and "198.51.100.10" in found[0]["recipients"][0]["reason"]
+
+    wait_for("a message to wait on the relay", waiting, timeout=60)
+    return found[0]
 
 
 def wait_until_empty(lab: Lab) -> None:
     """Return once nothing waits on the relay."""
-    for _ in range(60):
-        if "Nothing waits" in lab.run("queue", "--lab", lab.name).stdout:
-            return
-    pytest.fail("the relay's queue did not empty, in 60 looks")
+
+    def empty() -> bool:
+        return "Nothing waits" in lab.run("queue", "--lab", lab.name).stdout
+
+    wait_for("the relay's queue to empty", empty, timeout=60)
 
 
 def test_a_loss_fails_the_drill(lab: Lab) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from odd_clients import CLIENTS, EHLO, ENVELOPE, MAIL
-from relays import SPOOL, Relay, Reply, Session
+from relays import SPOOL, Relay, Reply, Session, wait_for
 
 pytestmark = pytest.mark.lab
 
@@ -318,7 +318,11 @@ def small_disk(relay: Relay) -> Iterator[str]:
     relay.start()
     yield f"{SPOOL}/fill"
     relay.stop()
-    relay.shell("umount", SPOOL)
+    # A delivery that was going on ends after its master.
+    unmount = ["umount", SPOOL]
+    wait_for(
+        "the disk to be let go", lambda: relay.machine.run(unmount, check=False).returncode == 0
+    )
     relay.start()
 
 
