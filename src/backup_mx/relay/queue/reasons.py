@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-HELD, REFUSED, CAPABILITY, TLS, PUT_OFF, UNREACHABLE, LOCAL, NEW = CLASSES = (
+HELD, REFUSED, CAPABILITY, TLS, PUT_OFF, UNREACHABLE, LOCAL, MAINTENANCE, NEW = CLASSES = (
     "held",  # somebody, or the end of its lifetime, took it out of delivery
     "refused",  # the primary answered 5xx
     "capability",  # it needs what the primary does not have: SMTPUTF8, more SIZE
@@ -17,6 +17,7 @@ HELD, REFUSED, CAPABILITY, TLS, PUT_OFF, UNREACHABLE, LOCAL, NEW = CLASSES = (
     "4xx",  # the primary asks to come back later
     "unreachable",  # no connection, or one that broke off
     "local",  # the relay itself cannot deliver it: no drain target, a program that fails
+    "maintenance",  # the operator wants it kept for a while (relay.maintenance)
     "new",  # it has not been tried yet
 )
 """The classes, the one that needs the operator most first."""
@@ -35,6 +36,7 @@ _PATTERNS = [
             r"|Host not found|Name service error|network address ",
             UNREACHABLE,
         ),
+        (r"maintenance until ", MAINTENANCE),
     )
 ]
 

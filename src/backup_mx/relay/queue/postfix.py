@@ -1,16 +1,19 @@
-"""The commands a running relay's Postfix is asked by, and the only reader of what they say."""
+"""What a relay's Postfix lists and is set to, and the only reader of what its commands say."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from backup_mx.relay import reasons
+from backup_mx.relay.queue import reasons
 
 LIST = ("postqueue", "-j")
 FLUSH = ("postqueue", "-f")
+_INTERVAL = re.compile(r"([0-9]{1,12})([smhdw]?)")
+_SECONDS = {"": 86_400, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 @dataclass(frozen=True)
@@ -79,3 +82,11 @@ def text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(value)
     return value
+
+
+def seconds(interval: str) -> int:
+    """Return one of Postfix's lifetimes, by default in days (postconf(5)). Raises ValueError."""
+    found = _INTERVAL.fullmatch(interval.strip())
+    if not found:
+        raise ValueError(f"not a time of Postfix: {interval[:80]!r}")
+    return int(found[1]) * _SECONDS[found[2]]

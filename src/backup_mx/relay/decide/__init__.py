@@ -1,0 +1,1 @@
+"""What is decided, purely: no I/O, no clock of its own."""

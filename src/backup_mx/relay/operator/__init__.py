@@ -1,0 +1,1 @@
+"""What an operator asks of a relay: the verbs, what they look at, what they answer."""

@@ -1,0 +1,1 @@
+"""What the agent does all day: small tasks that act on what was decided."""
