@@ -1,8 +1,8 @@
 """What a primary answers on the drain path: a walk through SMTP that notes facts, and no more.
 
 It runs on the relay, from whose address alone the answers mean something: `backup_mx.kit.check`
-sends this file over and calls ``facts``. So it needs nothing but a distribution's Python, 3.11 or
-newer. Every step is bounded; what fails is a fact as well.
+has it sent there (`backup_mx.machine.sent`). So it needs nothing but a distribution's Python, 3.11
+or newer. Every step is bounded; what fails is a fact as well.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from backup_mx.net.session import Session
+from backup_mx.net.tls import anybody
+
 SECONDS = 30.0  # for one answer; postscreen's own pause before it greets is 6
+LARGE_SECONDS = 90.0  # for the answer to a large message, on top: filters read all of it
 Fact = dict[str, Any]
 """``code`` and ``text`` of a reply, or the ``error`` that came instead of one."""
 
@@ -26,7 +30,8 @@ def facts(wanted: Fact) -> Fact:
 
     wanted: ``host``, ``port``, ``tls`` (none, may, encrypt, verify), ``name`` (in the certificate),
     ``ehlo``, ``recipient``, ``senders`` and ``messages`` (each by name; a message has ``sender``
-    and ``data``), ``transactions`` and ``connections`` (of the burst).
+    and ``data``, may have ``options`` of MAIL, and ``fill``: octets of base64 to go on with),
+    ``transactions`` and ``connections`` (of the burst).
     """
     with ThreadPoolExecutor() as pool:
         offer = pool.submit(_own_offer, wanted["ehlo"])
@@ -63,7 +68,7 @@ def _own_offer(ehlo: str) -> Fact:
     """Return what this relay itself offers to the world."""
 
     def step() -> Fact:
-        with smtplib.SMTP("127.0.0.1", 25, timeout=SECONDS) as session:
+        with Session("127.0.0.1", 25, timeout=SECONDS) as session:
             return _reply(session.ehlo(ehlo))
 
     return _fact(step)
@@ -83,27 +88,12 @@ def _opened(wanted: Fact) -> Fact:
     return found
 
 
-class _Session(smtplib.SMTP):
-    """A session in which TLS is asked for by another name than the host that was dialled."""
-
-    def secure(self, level: str, name: str) -> tuple[int, bytes]:
-        """Begin TLS, verified if the level is verify. Raises OSError as ssl does."""
-        context = ssl.create_default_context()
-        if level != "verify":
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        # As Postfix verifies: without the pedantry that Python 3.13 has by default.
-        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-        self._host = name
-        return self.starttls(context=context)
-
-
 @contextmanager
-def _session(wanted: Fact, found: Fact | None = None) -> Iterator[_Session]:
+def _session(wanted: Fact, found: Fact | None = None) -> Iterator[Session]:
     """Open a session as the relay's Postfix would; note greeting, pause and TLS in ``found``."""
     found = {} if found is None else found
     began = time.monotonic()
-    session = _Session(timeout=SECONDS)
+    session = Session(timeout=SECONDS)
     try:
         found["greeting"] = _reply(session.connect(wanted["host"], wanted["port"]))
         found["seconds"] = round(time.monotonic() - began, 2)
@@ -112,7 +102,7 @@ def _session(wanted: Fact, found: Fact | None = None) -> Iterator[_Session]:
         session.ehlo(wanted["ehlo"])
         found["tls"] = session.has_extn("starttls")
         if wanted["tls"] != "none" and found["tls"]:
-            session.secure(wanted["tls"], wanted["name"])
+            session.secure(_trust(wanted["tls"]), wanted["name"])
             session.ehlo(wanted["ehlo"])
         elif wanted["tls"] in ("encrypt", "verify"):
             raise smtplib.SMTPNotSupportedError("TLS is not offered")
@@ -120,6 +110,16 @@ def _session(wanted: Fact, found: Fact | None = None) -> Iterator[_Session]:
         session.quit()
     finally:
         session.close()
+
+
+def _trust(level: str) -> ssl.SSLContext:
+    """Return TLS that verifies if the level is verify."""
+    if level != "verify":
+        return anybody()
+    context = ssl.create_default_context()
+    # As Postfix verifies: without the pedantry that Python 3.13 has by default.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context
 
 
 def _envelope(wanted: Fact, sender: str) -> Fact:
@@ -144,13 +144,21 @@ def _messages(wanted: Fact) -> Fact:
 def _message(wanted: Fact, message: Fact) -> Fact:
     """Return the answer that decided about a message, and the ``step`` it was the answer to."""
     with _session(wanted) as session:
-        answer = session.mail(message["sender"])
+        answer = session.mail(message["sender"], message.get("options", ()))
         if answer[0] != 250:
             return {**_reply(answer), "step": "MAIL"}
         answer = session.rcpt(wanted["recipient"])
         if answer[0] != 250:
             return {**_reply(answer), "step": "RCPT"}
-        return {**_reply(session.data(message["data"])), "step": "DATA"}
+        session.timeout = SECONDS + (LARGE_SECONDS if "fill" in message else 0.0)
+        return {**_reply(session.data(_octets(message))), "step": "DATA"}
+
+
+def _octets(message: Fact) -> bytes:
+    """Return what is sent; a large message is filled up here, not carried to the relay."""
+    line = b"A" * 76 + b"\r\n"
+    filled: bytes = message["data"].encode() + line * (message.get("fill", 0) // len(line))
+    return filled
 
 
 def _burst(wanted: Fact) -> Fact:
