@@ -8,23 +8,30 @@ from pathlib import Path
 import golden_kits
 
 from backup_mx import config, sample
+from backup_mx.machine.agent import LIBRARY
 from backup_mx.machine.tree import tree
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 CONFIGS = {
-    "five-lines": (ROOT / "tests/data/config/five-lines.toml", "mx2"),
-    "full": (HERE / "full.toml", "backup"),
-    "tunnel": (HERE / "tunnel.toml", "mx2"),
+    "five-lines": (ROOT / "tests/data/config/five-lines.toml", "mx2", False),
+    "full": (HERE / "full.toml", "backup", True),
+    "tunnel": (HERE / "tunnel.toml", "mx2", True),
 }
-"""Each golden tree: its name to the config it comes from and the relay in it."""
+"""Each golden tree: its name to the config it comes from, the relay in it, and whether that has its
+agent; user-data carries a relay without."""
+CODE = f"{LIBRARY}/backup_mx/"
+"""What is below is the agent's code, file by file as in the repository."""
 
 
 def rendered(name: str) -> dict[str, bytes]:
     """Return a golden tree as the code makes it today: path without the first slash to content."""
-    path, relay = CONFIGS[name]
-    files = tree(config.load(path), relay).files
-    return {str(file.path).lstrip("/"): file.content for file in files}
+    path, relay, agent = CONFIGS[name]
+    files = tree(config.load(path), relay, agent=agent).files
+    contents = {str(file.path): file.content for file in files}
+    return {
+        path.lstrip("/"): content for path, content in contents.items() if not path.startswith(CODE)
+    }
 
 
 def stored(name: str) -> dict[str, bytes]:

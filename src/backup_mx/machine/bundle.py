@@ -7,39 +7,75 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Iterator
-from dataclasses import fields
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
 from importlib import resources
 from pathlib import Path
 
 from backup_mx.config import Config
+from backup_mx.machine import syntax
 from backup_mx.machine import tree as trees
 from backup_mx.machine.apply.files import Check, Folder, Service
 
 # The oldest time a zip archive can hold, so that the same config gives the same bytes.
 EPOCH = (1980, 1, 1, 0, 0, 0)
+COMMENTS = (b"#", b"//")
+# The modules of apply/ that a first boot does without.
+CAREFUL = ("care.py", "checks.py", "diff.py", "terminal.py", "undo.py")
 # What is imported from these serves annotations only, which nothing evaluates in apply/.
 TYPING = ("collections.abc", "types", "typing")
 MAIN = b"import sys\nfrom apply.main import main\nsys.exit(main())\n"
 
 
-def bundle(config: Config, relay: str) -> bytes:
-    """Return relay.pyz for the relay called ``relay``: same config, same bytes."""
-    return pack(relay, trees.tree(config, relay))
+def bundle(config: Config, relay: str, *, agent: bool = True) -> bytes:
+    """Return relay.pyz for the relay called ``relay``: same config, same bytes.
+
+    Without ``agent`` it is what user-data has room for: the mail layer alone, without the comments
+    in its files and without what protects a machine that runs. The first deploy brings all of it.
+    """
+    tree = trees.tree(config, relay, agent=agent)
+    return pack(relay, tree) if agent else pack(relay, terse(tree), without=CAREFUL)
 
 
-def pack(relay: str, tree: trees.Tree) -> bytes:
-    """Return relay.pyz that makes a machine ``tree``."""
+def pack(relay: str, tree: trees.Tree, *, without: Sequence[str] = ()) -> bytes:
+    """Return relay.pyz that makes a machine ``tree``; its program lacks the modules ``without``."""
     about = {field.name: getattr(tree, field.name) for field in fields(tree)} | {"relay": relay}
-    code = program()
+    code = program(without)
     about["version"] = digest(code | {"manifest": canonical(about)})
     return archive(code | {"manifest.json": canonical(about)})
 
 
-def program() -> dict[str, bytes]:
-    """Return the code that applies a bundle, as the archive holds it."""
+def terse(tree: trees.Tree) -> trees.Tree:
+    """Return ``tree`` without the lines in its files that only their readers need."""
+    return replace(
+        tree, files=[replace(file, content=uncommented(file.content)) for file in tree.files]
+    )
+
+
+def uncommented(content: bytes) -> bytes:
+    """Return a file of a relay without blank lines, and those that are comments and nothing else.
+
+    All of their languages have these; only in apt's they begin with two slashes.
+    """
+    lines = enumerate(content.splitlines(keepends=True))
+    return b"".join(line for number, line in lines if says(line) or (not number and shebang(line)))
+
+
+def says(line: bytes) -> bool:
+    """Whether a line is neither blank nor a comment."""
+    return bool(line.strip()) and not line.lstrip().startswith(COMMENTS)
+
+
+def shebang(line: bytes) -> bool:
+    """Whether a line names the program that a script is for."""
+    return line.startswith(b"#!")
+
+
+def program(without: Sequence[str] = ()) -> dict[str, bytes]:
+    """Return the code that applies a bundle, as the archive holds it, but for some modules."""
     package = resources.files("backup_mx.machine") / "apply"
-    modules = [entry for entry in package.iterdir() if entry.name.endswith(".py")]
+    names = {entry.name: entry for entry in package.iterdir() if entry.name.endswith(".py")}
+    modules = [entry for name, entry in names.items() if name not in without]
     return {"__main__.py": MAIN} | {
         f"apply/{entry.name}": lean(entry.read_text()).encode() for entry in modules
     }
@@ -52,7 +88,7 @@ def lean(source: str) -> str:
     a level of indentation is one space.
     """
     lines = source.splitlines()
-    for (first, start), (last, end) in sorted(dispensable(ast.parse(source)), reverse=True):
+    for (first, start), (last, end) in sorted(dispensable(syntax.tree(source)), reverse=True):
         lines[first - 1 : last] = [lines[first - 1][:start] + lines[last - 1][end:]]
     kept = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
     return "".join(line[indent(line) * 3 // 4 :] + "\n" for line in kept)

@@ -7,8 +7,9 @@ import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 
-from backup_mx.config import Config, Relay
+from backup_mx.config import Config
 from backup_mx.errors import SecretError
+from backup_mx.options import Relay
 from backup_mx.values import WIREGUARD_KEY, HostPort, ip
 
 _PRIME = 2**255 - 19

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import grp
 import io
 import json
@@ -20,6 +19,7 @@ from .system import ApplyError
 STATE = Path("/var/lib/backup-mx")
 APPLIED = STATE / "applied.json"
 KEPT = STATE / "relay.pyz"
+RUN = Path("/run/backup-mx")
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,16 @@ class Folder:
 
 @dataclass(frozen=True)
 class File(Folder):
-    """A file of the relay."""
+    """A file of the relay; ``once``: somebody else's from when it is there, whatever is in it."""
 
     mode: str = "0644"
     content: bytes = b""
+    once: bool = False
 
     def is_in_place(self) -> bool:
-        """Whether the machine has exactly this file."""
+        """Whether the machine has exactly this file, or any where it is written once."""
+        if self.once and self.path.is_file():
+            return True
         try:
             found = self.path.lstat()
             if not stat.S_ISREG(found.st_mode) or self.path.read_bytes() != self.content:
@@ -139,6 +142,7 @@ class Bundle:
     folders: Sequence[Folder]
     files: Sequence[File]
     archive: File
+    volume: bool = False
 
     @classmethod
     def read(cls, archive: Path) -> Bundle:
@@ -208,25 +212,3 @@ def applied_files() -> list[Path]:
             if APPLIED.exists()
             else []
         )
-
-
-def diff_of(file: File) -> Iterator[str]:
-    """Yield the unified diff to ``file``; never a content that others may not read."""
-    path = file.path
-    if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
-        yield f"to replace: {path}, which is not a plain file"
-        return
-    old = path.read_bytes() if path.exists() else None
-    there = stat.S_IROTH if old is None else path.stat().st_mode
-    if not there & int(file.mode, 8) & stat.S_IROTH:
-        yield f"to write: {path} (its content is not shown)"
-        return
-    if old == file.content:
-        yield f"to change: {path} (mode {file.mode}, owner {file.owner}:{file.group})"
-    yield from difflib.unified_diff(
-        (old or b"").decode(errors="replace").splitlines(),
-        file.content.decode(errors="replace").splitlines(),
-        "/dev/null" if old is None else str(path),
-        str(path),
-        lineterm="",
-    )

@@ -3,7 +3,8 @@
     python3 relay.pyz            apply: packages, files, checks, services
     python3 relay.pyz --diff     show what would change, touch nothing
 
-Should a check, a swap or a start fail, or the run be interrupted, what was is put back.
+Should a check, a swap or a start fail, or the run be interrupted, what was is put back. Of that,
+and of --diff, user-data's bundle has nothing: see care.py.
 
 Exit codes: 0 done; 1 it failed, and what was is restored; 3 this machine lacks something;
 130 interrupted, and what was is restored.
@@ -19,12 +20,18 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from .checks import RUN, check_staged, try_staged
-from .files import APPLIED, STATE, Bundle, Changes, beside, diff_of
-from .packages import install, missing_packages
+from .files import RUN, STATE, Bundle, Changes, beside
+from .packages import install
 from .services import serve
-from .system import ApplyError, catch_signals, ignore_signals, tell
-from .undo import Undo
+from .steps import Steps
+from .system import ApplyError, catch_signals, tell
+from .volume import settle
+
+try:
+    from . import care
+except ImportError:
+    # User-data has no room for it, and a machine at its first boot nothing that could be put back.
+    care = None  # type: ignore[assignment]
 
 STOCK = Path("/var/spool/postfix")
 
@@ -44,20 +51,21 @@ def swap(changes: Changes) -> None:
         tell(f"removed: {path}")
 
 
-def apply(bundle: Bundle, patience: float) -> None:
+def apply(bundle: Bundle, patience: float, *, volume_exists: bool) -> None:
     """Make the machine the bundle."""
     tell(f"relay {bundle.relay}, version {bundle.version[:12]}")
     STATE.mkdir(parents=True, exist_ok=True)
-    if left := Undo.left_behind():
-        tell("an earlier run was killed midway")
-        left.restore()
-        catch_signals()
-    install(bundle.packages, bundle.debconf, patience)
+    steps = Steps(bundle.relay, bundle.version, patience)
+    install(bundle.packages, bundle.debconf, steps)
+    settle(bundle.volume, steps, volume_exists)
+    if care:
+        # Some of what it puts back is on the volume.
+        care.mend()
     strand_no_mail()
     changes = bundle.changes()
-    if changes.paths:
-        try_staged(bundle, changes)
-    bring_about(bundle, changes)
+    with steps.step("files and services"), taking_care(bundle, changes):
+        swap(changes)
+        serve(bundle.services, changes, first=steps.first)
     tell("done" if changes.paths else "done: nothing to change")
 
 
@@ -71,35 +79,9 @@ def strand_no_mail() -> None:
         raise ApplyError(f"{count} messages wait in {STOCK}: deliver or delete them first")
 
 
-def bring_about(bundle: Bundle, changes: Changes) -> None:
-    """Swap the files and bring the services up; put all back if that fails."""
-    first = not APPLIED.exists()
-    undo = Undo.prepare(changes, bundle.services)
-    try:
-        swap(changes)
-        serve(bundle.services, changes, first=first)
-    except BaseException:
-        undo.restore()
-        raise
-    ignore_signals()
-    undo.forget()
-
-
-def show_diff(bundle: Bundle) -> None:
-    """Print what would change; never the content of a file that others may not read."""
-    missing = missing_packages(bundle.packages)
-    changes = bundle.changes().without(STATE)
-    if missing:
-        tell(f"packages to install: {', '.join(missing)}")
-    for folder in changes.make:
-        tell(f"to make: {folder.path}")
-    for file in changes.write:
-        for line in diff_of(file):
-            tell(line)
-    for path in changes.remove:
-        tell(f"to remove: {path}")
-    if not missing and not changes.paths:
-        tell("nothing to change")
+def taking_care(bundle: Bundle, changes: Changes) -> contextlib.AbstractContextManager[None]:
+    """Return what lets the block happen only if the changes are good, and undoes it if it fails."""
+    return care.guarded(bundle, changes) if care else contextlib.nullcontext()
 
 
 @contextlib.contextmanager
@@ -119,15 +101,20 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="relay.pyz", description="Make this machine a backup-mx relay."
     )
-    parser.add_argument("--diff", action="store_true", help="show what would change, touch nothing")
     parser.add_argument(
         "--patience",
         type=float,
         default=60,
         metavar="SECONDS",
-        help="how long to go on trying to install packages (default: %(default)s)",
+        help="how long to wait for packages and volume (default: %(default)s)",
     )
-    parser.add_argument("--check-staged", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--volume-exists",
+        action="store_true",
+        help="take no blank disk for the volume: there is one already, maybe attached late",
+    )
+    if care:
+        care.more_arguments(parser)
     return parser.parse_args()
 
 
@@ -136,13 +123,10 @@ def act(options: argparse.Namespace) -> None:
     if os.geteuid():
         raise ApplyError("this needs root: try sudo", 3)
     bundle = Bundle.read(Path(sys.argv[0]))
-    if options.check_staged:
-        check_staged(bundle)
-    elif options.diff:
-        show_diff(bundle)
-    else:
-        with alone():
-            apply(bundle, options.patience)
+    if care and care.only_looks(options, bundle):
+        return
+    with alone():
+        apply(bundle, options.patience, volume_exists=options.volume_exists)
 
 
 def main() -> int:

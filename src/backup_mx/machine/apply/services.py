@@ -39,7 +39,9 @@ def bring_up(service: Service, changes: Changes, *, first: bool) -> None:
         return
     code, said = run(["systemctl", verb, service.unit])
     if code or (service.port and not greets_soon(service.port)):
-        raise ApplyError(f"{service.unit} does not start: {last_words(service.unit) or said}")
+        # Of a unit that is masked the journal has old news only.
+        words = said if "masked" in said else last_words(service.unit) or said
+        raise ApplyError(f"{service.unit} does not start: {words}")
     tell(f"{verb}: {service.unit}")
 
 

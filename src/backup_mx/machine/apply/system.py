@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import pty
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import FrameType
 from typing import TextIO
 
@@ -75,32 +73,9 @@ def run(argv: Sequence[str], *, stdin: str = "", timeout: float = 300) -> tuple[
     return done.returncode, done.stdout.strip()
 
 
-def must(argv: Sequence[str], stdin: str = "") -> str:
+def must(argv: Sequence[str], *, stdin: str = "", timeout: float = 300) -> str:
     """Run a program that has to succeed; return what it said."""
-    code, said = run(argv, stdin=stdin)
+    code, said = run(argv, stdin=stdin, timeout=timeout)
     if code:
         raise ApplyError(f"{' '.join(argv)} ended with {code}: {said}")
     return said
-
-
-def run_on_terminal(argv: Sequence[str]) -> tuple[int, str]:
-    """Run a program with stderr on a terminal: Postfix's scripts complain only there."""
-    ours, theirs = pty.openpty()
-    with open(ours, "rb", buffering=0) as screen:  # noqa: PTH123
-        with subprocess.Popen(
-            ["timeout", "60", *argv],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=theirs,
-            env=ENVIRONMENT,
-        ) as program:
-            os.close(theirs)
-            said = b"".join(read_until_hangup(screen.fileno()))
-        return program.returncode, said.decode(errors="replace").replace("\r", "").strip()
-
-
-def read_until_hangup(terminal: int) -> Iterator[bytes]:
-    """Yield what comes from a terminal; Linux ends it with EIO once the other side is closed."""
-    with contextlib.suppress(OSError):
-        while chunk := os.read(terminal, 4096):
-            yield chunk

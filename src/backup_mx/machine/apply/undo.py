@@ -79,9 +79,17 @@ class Undo:
 
 
 def clone(source: Path, target: Path) -> None:
-    """Copy a file or a link with its owner, mode and times."""
+    """Copy a file or a link with its owner, mode and times; meanwhile only root may read it.
+
+    Raises FileExistsError where anything is at ``target``.
+    """
     found = source.lstat()
-    shutil.copyfile(source, target, follow_symlinks=False)
+    if source.is_symlink():
+        target.symlink_to(source.readlink())
+    else:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        with source.open("rb") as old, os.fdopen(os.open(target, flags, 0o600), "wb") as new:
+            shutil.copyfileobj(old, new)
     os.chown(target, found.st_uid, found.st_gid, follow_symlinks=False)
     shutil.copystat(source, target, follow_symlinks=False)
 
