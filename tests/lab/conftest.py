@@ -1,16 +1,18 @@
-"""Real machines for tests: one lab for the whole session, gone when it ends, however it ends."""
+"""Real machines for tests: one lab for the whole session, gone when it ends, however it ends.
+
+worlds.fresh_name() sees to that, for every lab that has its name from there.
+"""
 
 from __future__ import annotations
 
-import atexit
-import secrets
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
-from relays import IMAGES, Relay, booted
+from relays import RELEASES, Relay, booted
+from worlds import fresh_name, standing
 
-from backup_mx.lab import sweep
 from backup_mx.lab.world import World
 
 USER_DATA = b"""#cloud-config
@@ -22,45 +24,28 @@ runcmd:
 """
 
 
-def _random_name() -> str:
-    """Return a lab's name that no other lab is likely to have."""
-    return f"t{secrets.token_hex(3)[:5]}"
-
-
 @pytest.fixture(scope="session")
 def world() -> Iterator[World]:
     """A running lab without kits: internet, edge, primary, and mx2, set up by USER_DATA."""
-    made = World(_random_name(), user_data=USER_DATA)
-    atexit.register(_forget, made.name)
-    try:
-        made.up(print)
+    with standing(World(fresh_name(), user_data=USER_DATA)) as made:
         yield made
-    finally:
-        made.down()
 
 
 @pytest.fixture
 def make_world() -> Iterator[Callable[[World], World]]:
     """A maker of labs with names of their own, not up yet; all go after the test."""
-    made: list[World] = []
+    with contextlib.ExitStack() as made:  # one that does not go keeps no other from going
 
-    def make(wanted: World) -> World:
-        made.append(replace(wanted, name=_random_name()))
-        return made[-1]
+        def make(wanted: World) -> World:
+            world = replace(wanted, name=fresh_name())
+            made.callback(world.down)
+            return world
 
-    yield make
-    for world in made:
-        world.down()
+        yield make
 
 
-@pytest.fixture(scope="session", params=IMAGES)
+@pytest.fixture(scope="session", params=RELEASES)
 def relay(request: pytest.FixtureRequest) -> Iterator[Relay]:
     """A relay booted from real user-data, with each Postfix in turn."""
     with booted(request.param) as made:
         yield made
-
-
-def _forget(name: str) -> None:
-    """Clear a lab away that the fixture could not."""
-    if sweep.leftovers(name):
-        sweep.sweep(name)

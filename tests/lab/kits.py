@@ -9,6 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from email import message_from_bytes
 from email.message import Message
+from typing import Any
+
+import pytest
 
 from backup_mx.kit.files import KitFile
 from backup_mx.lab import host, network
@@ -36,6 +39,15 @@ wireguard_public_key = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
 """A relay in a tunnel: an address without a name, in a network that rspamd takes for its own."""
 _MAIL = "/srv/mail/example.org/alice/Maildir"
 _DELIVERY_SECONDS = 20.0
+
+
+def mostly_long(layers: Iterable[str]) -> list[Any]:
+    """Return all layers as parameters of a test; all but one of Postfix and one of rspamd long."""
+    return [
+        layer if layer in ("client-restrictions", "external-relay")
+        else pytest.param(layer, marks=pytest.mark.long)
+        for layer in layers
+    ]  # fmt: skip
 
 
 def without(files: Iterable[KitFile], layer: str) -> tuple[KitFile, ...]:

@@ -86,6 +86,15 @@ CLIENTS = (
       b"<a@example.net> SIZE=-1", b"<a@example.net> RET=FULL")],
     *[_sender(b"<a@example.net> " + option, 555) for option in (b"BODY=BINARYMIME", b"SMTPUTF8",
       b"REQUIRETLS", b"MT-PRIORITY=3", b"DELIVERBY=100;R", b"HOLDFOR=100")],
+    *[
+        Odd(
+            f"asks for notices after {hello!r}",
+            (hello, MAIL + b" RET=HDRS", MAIL + b"\tret=full", MAIL, RCPT + b" NOTIFY=NEVER",
+             RCPT + b" ORCPT=rfc822;a@b\tnotify=success,failure"),
+            (250, 501, 501, 250, 501, 501),
+        )
+        for hello in (EHLO, b"HELO client.example.net", b"NOOP")
+    ],
     _sender(b"<a@example.net> SIZE=52428801", 552),
     _sender(b"<a@example.net> SIZE=99999999999999999999999", 552),
     Odd("breaks MAIL and RCPT", (EHLO, b"MAIL", b"MAIL <a@example.net>", MAIL, b"RCPT",

@@ -32,8 +32,10 @@ class Arrived:
 class Primary:
     """A server at the lab's drain target, in a thread for each connection.
 
-    refused-at-rcpt@ and refused-after-data@ are what they say; cut-off@ ends the connection after
-    the message. Everybody else's mail is in ``messages``, and every command's verb in ``verbs``.
+    refused-at-rcpt@ (or what ``refused`` says) and refused-after-data@ are what they say; later@ is
+    put off, and cut-off@ ends the connection after the message. Everybody else's mail is in
+    ``messages``, and every command's verb in ``verbs``. While ``going`` is not set, no message's
+    end is answered.
     Its certificate, for the host ``name``, is its own authority.
     """
 
@@ -41,6 +43,9 @@ class Primary:
         self.messages: list[Arrived] = []
         self.verbs: list[str] = []
         self.offers_tls = True
+        self.refused = "refused-at-rcpt@"
+        self.going = threading.Event()
+        self.going.set()
         self._away = False
         self._namespace = names.scoped(world.name, "net")
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -137,8 +142,10 @@ class _Dialogue:
         address = argument.partition("<")[2].rpartition(">")[0]
         if verb == "MAIL":
             self.sender, self.recipients = address, []
-        elif verb == "RCPT" and address.startswith("refused-at-rcpt@"):
+        elif verb == "RCPT" and address.startswith(self.primary.refused):
             return "550 5.1.1 no such user (the mailboxes are not mounted)"
+        elif verb == "RCPT" and address.startswith("later@"):
+            return "450 4.2.2 the mailbox is full"
         elif verb == "RCPT":
             self.recipients.append(address)
         return "250 2.0.0 fine"
@@ -156,6 +163,7 @@ class _Dialogue:
         if name == "refused-after-data":
             self.reply("554 5.7.1 looks like spam")
             return True
+        self.primary.going.wait()
         content = b"".join(line.removeprefix(b".") for line in lines)
         self.primary.messages.append(
             Arrived(self.sender, tuple(self.recipients), content, self.tls)

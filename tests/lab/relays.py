@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import secrets
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from backup_mx import config
-from backup_mx.lab import host, image, names, network
+import pytest
+from worlds import fresh_name, standing
+
+from backup_mx.lab import host, image, names, network, settings
 from backup_mx.lab.machine import Machine
 from backup_mx.lab.world import World
-from backup_mx.machine import cloudinit
-from backup_mx.relay import postfix
+from backup_mx.relay.queue import postfix
 
 ADDRESS = "203.0.113.20"
 IMAGES = {"3.7": image.PLAIN_BOOKWORM, "3.10": image.WORLD}
 """Postfix's release to the image that brings it: Debian 12's and Debian 13's."""
+RELEASES = [pytest.param("3.7", marks=pytest.mark.long), "3.10"]
+"""Both, the older one in `make long`: for what other tests touch on both at every change."""
 SPOOL = "/srv/backup-mx/spool"
 MAILLOG = "/srv/backup-mx/log/maillog"
 CONFIG = Path(__file__).parents[1] / "data" / "lab" / "relay.toml"
@@ -109,7 +110,7 @@ class Relay:
         """Have a message accepted; return its queue ID."""
         with self.client() as client:
             replies = client.greeted().envelope(sender, recipient)
-            assert [reply.code for reply in replies] == [250, 250]
+            assert [reply.code for reply in replies] == [250, 250], replies
             answer = client.content(message)
         assert answer.code == 250
         return answer.lines[-1].rpartition(" ")[2]
@@ -163,25 +164,26 @@ class Relay:
 
 
 @contextlib.contextmanager
-def booted(release: str) -> Iterator[Relay]:
-    """Boot the relay with that Postfix; end its lab after the block."""
+def booted(
+    release: str, *, agent: bool = False, options: str = "", name: str = ""
+) -> Iterator[Relay]:
+    """Boot the relay with that Postfix; end its lab after the block.
+
+    options is text that is added to its config; name the lab's, a random one by default.
+    """
     world = World(
-        f"r{secrets.token_hex(3)}",
-        user_data=cloudinit.user_data(config.load(CONFIG), "mx2"),
+        name or fresh_name(),
+        config=settings.with_options(CONFIG.read_text(), options),
+        agent=agent,
         members=("internet", "mx2"),
         relay_image=IMAGES[release],
     )
-    atexit.register(world.down)  # should the block be killed
-    try:
-        world.up(print)
+    with standing(world):
         relay = Relay(world)
         relay.machine.listening(25)
         with relay.client() as client:
             client.greeted()  # from now on postscreen knows this address
         yield relay
-    finally:
-        world.down()
-        atexit.unregister(world.down)
 
 
 def wait_for(what: str, ready: host.Check, timeout: float = 20.0) -> None:

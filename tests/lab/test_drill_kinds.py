@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from worlds import fresh_name
 
 from backup_mx.lab.drills import drill
 from backup_mx.lab.matrix import letters
@@ -17,11 +17,6 @@ from backup_mx.lab.timeline import Timeline
 from backup_mx.lab.world import World, standard
 
 pytestmark = pytest.mark.lab
-
-
-def random_name() -> str:
-    """Return a lab's name that no other lab is likely to have."""
-    return f"d{secrets.token_hex(3)[:5]}"
 
 
 def up(world: World) -> Iterator[World]:
@@ -36,19 +31,19 @@ def up(world: World) -> Iterator[World]:
 @pytest.fixture(scope="module")
 def home() -> Iterator[World]:
     """The lab of the docs: the primary as strict as in life, our kit on it."""
-    yield from up(standard(random_name()))
+    yield from up(standard(fresh_name(), agent=True))
 
 
 @pytest.fixture(scope="module")
 def raw() -> Iterator[World]:
     """The same without the kit."""
-    yield from up(standard(random_name(), kit=False))
+    yield from up(standard(fresh_name(), kit=False))
 
 
 @pytest.fixture(scope="module")
 def tunnelled() -> Iterator[World]:
     """A lab whose relay drains through a tunnel."""
-    yield from up(standard(random_name(), tunnel=True))
+    yield from up(standard(fresh_name(), tunnel=True, agent=True))
 
 
 def run(world: World, name: str, messages: int, folder: Path) -> dict[str, Any]:
@@ -74,6 +69,7 @@ def test_senders_are_judged_alike(home: World, tmp_path: Path) -> None:
     assert places == {"INBOX", "Junk"}
 
 
+@pytest.mark.long
 def test_without_the_kit_no_sender_is_at_parity(raw: World, tmp_path: Path) -> None:
     """The drill can fail: on a primary that nobody prepared, each row says where its mail waits."""
     report = run(raw, "senders", len(letters()), tmp_path)
@@ -104,6 +100,7 @@ def test_a_router_restarts(home: World, tmp_path: Path) -> None:
     assert "this lab has no tunnel" in report["timeline"][0]["text"]
 
 
+@pytest.mark.long
 def test_a_router_forgets_its_tunnel(tunnelled: World, tmp_path: Path) -> None:
     """While the peer is gone nothing passes, and nothing is lost; then all is delivered."""
     report = run(tunnelled, "edge-reboot", 30, tmp_path)
@@ -120,6 +117,7 @@ def test_a_drain_is_not_throttled(home: World, tmp_path: Path) -> None:
     assert report["figures"]["messages waiting on the relay"] == 100
 
 
+@pytest.mark.long
 def test_without_the_kit_a_flood_does_not_pass(raw: World, tmp_path: Path) -> None:
     """The drill can fail: the primary's limits hold a stranger back."""
     raw.machine("mx2").run(["postsuper", "-d", "ALL"])

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import secrets
 import socket
 from collections.abc import Iterator
 
 import pytest
+from worlds import fresh_name
 
 from backup_mx.kit.edge import render
 from backup_mx.lab import host, layout, names, network
@@ -24,7 +24,7 @@ _PATIENCE = 15.0  # seconds: postscreen lets a new client wait for two
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
     """The standard world; what the primary does with the mail is no matter here."""
-    made = standard(f"g{secrets.token_hex(3)}", kit=False)
+    made = standard(fresh_name(), kit=False)
     try:
         made.up(print)
         yield made

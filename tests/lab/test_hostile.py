@@ -16,11 +16,12 @@ from email.message import Message
 from pathlib import Path
 
 import pytest
+from worlds import fresh_name
 
 from backup_mx.lab import host, layout, names, network
 from backup_mx.lab.machine import Machine
 from backup_mx.lab.world import World, standard
-from backup_mx.relay import postfix
+from backup_mx.relay.queue import postfix
 
 pytestmark = pytest.mark.lab
 
@@ -48,7 +49,7 @@ OUT_OF_THE_WAY = {
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
     """The standard world with the primary's kit left out."""
-    made = standard(f"h{secrets.token_hex(3)}", kit=False)
+    made = standard(fresh_name(), kit=False)
     try:
         made.up(print)
         yield made

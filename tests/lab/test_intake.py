@@ -291,11 +291,12 @@ def test_postfix_is_the_release_that_was_asked_for(
     assert relay.setting("mail_version")[0].startswith(f"{release}.")
 
 
-def test_answers_are_softened_in_two_places_only(relay: Relay) -> None:
-    """soft_bounce is on for postscreen and for the drain, and nowhere else."""
+def test_answers_are_softened_in_three_places_only(relay: Relay) -> None:
+    """soft_bounce is on for postscreen, the drain, and what is said of mail that was taken."""
     overrides = relay.shell("postconf", "-P").splitlines()
     softened = [line for line in overrides if "soft_bounce" in line]
-    assert softened == ["smtp/inet/soft_bounce = yes", "relay/unix/soft_bounce = yes"]
+    places = ("smtp/inet", "relay/unix", "error/unix")
+    assert softened == [f"{each}/soft_bounce = yes" for each in places]
     assert relay.setting("soft_bounce") == ["no"]
     rows = [line.split() for line in relay.shell("postconf", "-M").splitlines()]
     services = {row[0]: row[7] for row in rows}

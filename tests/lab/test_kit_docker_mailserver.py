@@ -7,12 +7,12 @@ mounted at /tmp/docker-mailserver.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 
 import kits
 import pytest
 from kits import Letter, drain, filed
+from worlds import fresh_name
 
 from backup_mx import config
 from backup_mx.kit import primary
@@ -42,7 +42,7 @@ def files() -> tuple[KitFile, ...]:
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
     """A hostile primary without a kit."""
-    made = standard(f"k{secrets.token_hex(3)}", kit=False)
+    made = standard(fresh_name(), kit=False)
     try:
         made.up(print)
         yield made
@@ -71,6 +71,7 @@ def start(machine: Machine) -> str:
     return done.text + done.stderr.decode()
 
 
+@pytest.mark.long
 def test_it_holds_over_restarts(world: World, files: tuple[KitFile, ...]) -> None:
     """Started, restarted, and started under overrides of the operator's, it lets mail through."""
     machine = world.machine("primary")
@@ -95,6 +96,7 @@ def test_it_holds_over_restarts(world: World, files: tuple[KitFile, ...]) -> Non
     assert filed(world, spam).folder == "Junk"
 
 
+@pytest.mark.long
 def test_a_config_map_is_as_good_as_a_folder(world: World, files: tuple[KitFile, ...]) -> None:
     """A mounted ConfigMap is read-only and made of symbolic links: the kit applies from it."""
     machine = world.machine("primary")

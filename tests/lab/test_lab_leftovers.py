@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from backup_mx.errors import LabError
-from backup_mx.lab import host, image, names
+from backup_mx.lab import host, image, names, sweep
 from backup_mx.lab.image import ImageSpec
 from backup_mx.lab.world import World, attach, down
 
@@ -24,6 +25,29 @@ from backup_mx.lab.world import World
 World(sys.argv[1], members=("internet", "primary")).up(lambda line: print(line, flush=True))
 print("up", flush=True)
 """
+
+TESTS = """
+import subprocess, sys
+from worlds import fresh_name
+name = fresh_name()
+print(name, flush=True)
+subprocess.run([sys.executable, "-c", sys.argv[1], name])
+"""
+"""What a test process does that has a lab brought up by a program."""
+
+
+SOURCE = Path(image.__file__).parents[2]
+
+
+@contextlib.contextmanager
+def ended(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Have a process's pipe open, and the process killed if the block fails: nobody waits then."""
+    with process:
+        try:
+            yield
+        except BaseException:
+            process.kill()
+            raise
 
 
 @pytest.fixture
@@ -56,9 +80,9 @@ def interrupted_up(name: str, at: str, number: signal.Signals) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(image.__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
     )
-    with process:
+    with ended(process):
         assert process.stdout
         assert any(at in line for line in process.stdout), f"it never said {at!r}"
         process.send_signal(number)
@@ -87,6 +111,26 @@ def test_up_after_a_killed_up_starts_afresh(name: str) -> None:
 def test_an_interrupt_clears_up_by_itself(name: str) -> None:
     """Ctrl-C in the middle of up: nothing remains even without down."""
     interrupted_up(name, "waiting for internet", signal.SIGINT)
+    assert traces(name) == []
+
+
+def test_killed_tests_leave_nothing() -> None:
+    """SIGKILL for pytest in the middle of an up: the program that is at it goes, and the lab."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", TESTS, UP],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "PYTHONPATH": f"{SOURCE}:{Path(__file__).parent}"},
+    )
+    with ended(process):
+        assert process.stdout
+        name = process.stdout.readline().strip()
+        assert any("waiting for internet" in line for line in process.stdout)
+        assert traces(name), "the test must have something to clear away"
+        process.kill()
+        # Here, as a program that goes on saying something would fail once the pipe is closed.
+        host.wait_for(f"lab {name} to go", lambda: not sweep.leftovers(name), timeout=60.0)
     assert traces(name) == []
 
 
@@ -138,14 +182,11 @@ def test_a_killed_build_leaves_nothing_complete(
         "spec = image.ImageSpec('tiny', 'trixie', ('sudo',))\n"
         "image.ensure(spec, lambda line: print(line, flush=True))\n"
     )
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(Path(image.__file__).parents[2]),
-    }
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
     process = subprocess.Popen(
         [sys.executable, "-c", build], stdout=subprocess.PIPE, text=True, env=environment
     )
-    with process:
+    with ended(process):
         assert process.stdout
         assert any("apt-get update" in line for line in process.stdout)
         process.kill()

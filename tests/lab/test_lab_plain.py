@@ -21,7 +21,11 @@ packages: [postfix, postfix-lmdb]
 
 
 @pytest.mark.parametrize(
-    ("spec", "postfix"), [(image.PLAIN_TRIXIE, "3.10."), (image.PLAIN_BOOKWORM, "3.7.")]
+    ("spec", "postfix"),
+    [
+        (image.PLAIN_TRIXIE, "3.10."),
+        pytest.param(image.PLAIN_BOOKWORM, "3.7.", marks=pytest.mark.long),
+    ],
 )
 def test_a_plain_machine_installs_from_the_mirror(
     spec: ImageSpec, postfix: str, make_world: Callable[[World], World]

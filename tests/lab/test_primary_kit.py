@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
 import smtplib
 from collections.abc import Callable, Iterator
 
 import kits
 import pytest
 from kits import INNER, SENDER, Letter, client, drain, filed
+from worlds import fresh_name
 
 from backup_mx import config
 from backup_mx.kit import primary
@@ -32,7 +32,7 @@ def files() -> tuple[KitFile, ...]:
 @pytest.fixture(scope="module")
 def raw() -> Iterator[World]:
     """A hostile primary that no kit was ever on."""
-    made = standard(f"k{secrets.token_hex(3)}", kit=False)
+    made = standard(fresh_name(), kit=False)
     try:
         made.up(print)
         yield made
@@ -173,10 +173,15 @@ def test_every_layer_is_tried() -> None:
     assert tuple(HOLDS) == primary.LAYERS
 
 
-@pytest.mark.parametrize("layer", HOLDS)
-def test_a_layer_is_needed(world: World, files: tuple[KitFile, ...], layer: str) -> None:
-    """With the kit it holds; without this one layer it does not."""
+@pytest.mark.parametrize("layer", kits.mostly_long(HOLDS))
+def test_with_the_kit_a_layer_lets_the_drain_through(world: World, layer: str) -> None:
+    """What each layer is for holds on a primary with the kit."""
     assert HOLDS[layer](world), HOLDS[layer].__doc__
+
+
+@pytest.mark.parametrize("layer", kits.mostly_long(HOLDS))
+def test_a_layer_is_needed(world: World, files: tuple[KitFile, ...], layer: str) -> None:
+    """Without this one layer what it is for does not hold."""
     kits.put(world, kits.without(files, layer))
     kits.run(world, "apply")
     assert not HOLDS[layer](world), f"{layer} does nothing that this test sees"
@@ -327,7 +332,14 @@ def test_what_the_programs_refuse_is_taken_back(
     assert tree(bare) == before
 
 
-@pytest.mark.parametrize("seconds", ["0.3", "1.3", "2.3"])
+@pytest.mark.parametrize(
+    "seconds",
+    [
+        pytest.param("0.3", marks=pytest.mark.long),
+        "1.3",
+        pytest.param("2.3", marks=pytest.mark.long),
+    ],
+)
 def test_a_run_cut_off_is_mended_by_the_next(bare: World, seconds: str) -> None:
     """Killed at any moment, the kit applies in a second run, and undoes without trace."""
     before = tree(bare)

@@ -9,15 +9,20 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from watchers import Listener, Watch, hearing, hears
+from worlds import fresh_name
 
-from backup_mx.config import load
+from backup_mx.config import Config, load
 from backup_mx.lab import host, names, network
+from backup_mx.lab.drills.agent import Agent
 from backup_mx.lab.machine import Machine
 from backup_mx.lab.stations import LabHost, Mailboxes, RelayQueue
 from backup_mx.lab.world import World, standard
-from backup_mx.machine.bundle import bundle
+from backup_mx.lab.zone import Zone
+from backup_mx.machine.bundle import pack
 from backup_mx.machine.ship import deploy
-from backup_mx.relay import reasons
+from backup_mx.machine.tree import tree
+from backup_mx.relay.queue import reasons
 
 pytestmark = pytest.mark.lab
 
@@ -25,7 +30,6 @@ RELAY = "203.0.113.20"
 INNER = "10.0.20.1"
 OLD = "198.51.100.10:51820"
 NEW = "198.51.100.77:51820"
-ZONE = "/etc/knot/zones/example.org.zone"
 # From which of its addresses the edge speaks to the relay.
 TO_RELAY = ("ip", "route", "replace", "203.0.113.0/24", "dev", "eth0", "scope", "link", "src")
 GONE = b"""table ip gone {
@@ -33,13 +37,18 @@ GONE = b"""table ip gone {
     chain out { type filter hook output priority -10; ip saddr 198.51.100.10 udp sport 51820 drop; }
 }"""
 LATER = b"#!/bin/sh\necho $(($(/bin/date +%s) + 200))\n"
+OPTIONS = """
+[access]
+metrics_from = ["192.0.2.0/24"]
+"""
+SILENT = 300.0  # a minute more than watchers.HURRY leaves it
 LATE = b"[Service]\nEnvironment=PATH=/run/late:/usr/sbin:/usr/bin:/sbin:/bin\n"
 
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
     """The lab's world in which the relay drains through the tunnel."""
-    made = standard(f"v{secrets.token_hex(3)}", tunnel=True)
+    made = standard(fresh_name(), tunnel=True, agent=True, options=OPTIONS)
     try:
         made.up(print)
         yield made
@@ -141,6 +150,18 @@ def test_the_tunnel_leads_to_the_drain_and_nowhere_else(world: World, relay: Mac
         relay.run(["wg", "set", "backup-mx", "peer", key, "allowed-ips", f"{INNER}/32"])
 
 
+def test_the_agent_knows_when_the_tunnel_last_lived(relay: Machine) -> None:
+    """It may not ask WireGuard; a run of the tunnel's timer has left word for it."""
+    agent = Agent(relay)
+
+    def told() -> float:
+        found = agent.snapshot()
+        return found.handshakes["home"] if found and found.handshakes else 0.0
+
+    host.wait_for("the agent to know", lambda: told() > 0, timeout=120)
+    assert 0 <= float(shown(relay, "latest-handshakes")) - told() < 180
+
+
 def test_mail_waits_while_the_edge_lacks_the_peer(world: World, relay: Machine) -> None:
     """An edge that has forgotten the relay is unreachable; once it knows it again, mail drains."""
     edge, queue = world.machine("edge"), RelayQueue(relay)
@@ -162,24 +183,16 @@ def test_mail_waits_while_the_edge_lacks_the_peer(world: World, relay: Machine) 
 @pytest.fixture
 def moved(world: World) -> Iterator[None]:
     """The edge at another address, of which its name tells."""
-    edge, internet = world.machine("edge"), world.machine("internet")
-    zone = internet.path(ZONE).read_bytes()
+    edge, zone = world.machine("edge"), Zone(world)
     edge.run(["ip", "address", "add", "198.51.100.77/32", "dev", "eth0"])
     edge.run([*TO_RELAY, "198.51.100.77"])
     edge.run(["nft", "-f", "-"], stdin=GONE)
-    publish(internet, zone.replace(b"vpn     A     198.51.100.10", b"vpn     A     198.51.100.77"))
+    zone.set("vpn", "A", "198.51.100.77")
     yield
-    publish(internet, zone)
+    zone.set("vpn", "A", "198.51.100.10")
     edge.run(["nft", "delete", "table", "ip", "gone"])
     edge.run([*TO_RELAY, "198.51.100.10"])
     edge.run(["ip", "address", "del", "198.51.100.77/32", "dev", "eth0"])
-
-
-def publish(internet: Machine, zone: bytes) -> None:
-    """Have the zone served, and nothing older remembered."""
-    internet.run(["tee", ZONE], stdin=zone)
-    internet.run(["systemctl", "restart", "knot"])
-    internet.run(["unbound-control", "flush_zone", "example.org"])
 
 
 @pytest.fixture
@@ -215,12 +228,18 @@ def test_an_edge_that_moved_is_found_again(world: World, relay: Machine) -> None
     wait_until_drained(world, before)
 
 
+def mail_layer(config: Config) -> bytes:
+    """Return a bundle that has no agent in it, and is for a machine that runs."""
+    return pack("mx2", tree(config, "mx2", agent=False))
+
+
 def test_a_deploy_brings_a_new_address_into_effect(world: World, relay: Machine) -> None:
     """What --diff shows holds no key; the interface is made anew, and nothing else restarts."""
     place = names.folder(world.name) / "config" / "moved.toml"
     text = place.with_name("backup-mx.toml").read_text()
     place.write_text(text.replace('"10.0.20.2"', '"10.0.20.3"'))
-    archive, said = bundle(load(place), "mx2"), list[str]()
+    deploy(LabHost(relay), mail_layer(world.made_from), print)  # in user-data no file has comments
+    archive, said = mail_layer(load(place)), list[str]()
     deploy(LabHost(relay), archive, said.append, diff=True)
     conf = "/etc/wireguard/backup-mx.conf"
     assert said == [f"to write: {conf} (its content is not shown)"]
@@ -229,11 +248,36 @@ def test_a_deploy_brings_a_new_address_into_effect(world: World, relay: Machine)
         "try-reload-or-restart: wg-quick@backup-mx.service"
     ]
     assert "10.0.20.3/32" in relay.run(["ip", "address", "show", "dev", "backup-mx"]).text
-    deploy(LabHost(relay), bundle(world.made_from, "mx2"), said.append)
+    deploy(LabHost(relay), mail_layer(world.made_from), said.append)
     assert "10.0.20.3" not in relay.run(["ip", "address", "show", "dev", "backup-mx"]).text
     wait_until_up(relay)
 
 
+@pytest.mark.long
+@hears("TunnelSilent")
+def test_a_tunnel_that_falls_silent_is_heard(world: World, relay: Machine) -> None:
+    """By Prometheus and Alertmanager: it lives, its peer is gone from the edge, it lives again."""
+    edge, watch = world.machine("edge"), Watch.of(world)
+    watch.start()
+    test = test_a_tunnel_that_falls_silent_is_heard
+    with Listener(world) as listener, hearing(test, listener) as heard:
+        lives = "time() - backup_mx_wireguard_handshake_timestamp_seconds < 200"
+        # An agent that has just begun has not been told yet when it lived.
+        host.wait_for(
+            "Prometheus to see it live",
+            lambda: any(watch.ask(lives) or ()) and "TunnelSilent" not in watch.firing(),
+            timeout=120,
+        )
+        heard.forget()
+        key = relay.run(["wg", "show", "backup-mx", "public-key"]).text.strip()
+        edge.run(["wg", "set", "wg0", "peer", key, "remove"])
+        host.wait_for("the alarm", lambda: "TunnelSilent" in watch.firing(), timeout=SILENT)
+        heard("TunnelSilent")
+        edge.run(["systemctl", "restart", "wg-quick@wg0"])
+        heard("TunnelSilent", status="resolved")
+
+
+@pytest.mark.long
 def test_a_relay_boots_where_no_name_is_known(world: World, relay: Machine) -> None:
     """Without a resolver mail is taken and the tunnel is there; it dials once names are known."""
     internet = world.machine("internet")

@@ -102,6 +102,42 @@ def test_mail_that_expires_is_on_hold_as_a_whole(relay: Relay) -> None:
         assert log_of(relay, message.id, "smtp") == []
 
 
+TEXT = b"Subject: x\r\nMessage-ID: <%b>\r\n\r\n%b\r\n"
+LARGE = b"".join(b"%06d %b\r\n" % (number, b"x" * 60) for number in range(10_000))
+
+
+@pytest.mark.parametrize(
+    ("hello", "message"),
+    [
+        (b"client.example.net", TEXT % (b"1@example.net", LARGE)),
+        (b"client.example.net", TEXT % (b"x" * 3000 + b"@example.net", b"kept")),
+        (b"a" * 4000, TEXT % (b"1@example.net", b"kept")),
+    ],
+    ids=["larger than what is taken by now", "a long Message-ID", "a long HELO"],
+)
+def test_what_is_requeued_is_kept_as_it_is(relay: Relay, hello: bytes, message: bytes) -> None:
+    """Nothing of it is thrown away for a limit, be it of today or one of pickup(8)'s own.
+
+    Postfix's own pickup(8) has no more patience with a record than line_length_limit, and
+    deletes what has a longer one; its cleanup(8) returns the header alone of what is too large.
+    """
+    with relay.client() as client:
+        client.hear()
+        replies = [client.say(b"EHLO " + hello), *client.envelope(b"a@example.net", ALICE)]
+        assert {each.code for each in replies} == {250}
+        queue_id = client.content(message).lines[-1].rpartition(" ")[2]
+    deferred(relay, queue_id)
+    with relay.altered(message_size_limit="600000"):
+        relay.shell("postsuper", "-r", queue_id)
+        relay.shell("postkick", "public", "pickup", "W")  # which looks by itself once a minute
+        wait_for("it to be requeued", lambda: queue_id not in [each.id for each in relay.queue()])
+    (kept,) = relay.queue()
+    assert kept.queue in ("incoming", "active", "deferred")
+    assert [each.address for each in kept.recipients] == ["alice@example.org"]
+    content = relay.machine.run(["postcat", "-qbh", kept.id]).stdout
+    assert content.endswith(message.replace(b"\r\n", b"\n"))
+
+
 def test_mail_of_a_domain_that_left_the_config_waits(relay: Relay) -> None:
     """Mail that was taken for a domain stays in the queue when the domain is configured away."""
     queue_id = relay.submit(ALICE, b"Subject: x\r\n")
@@ -110,6 +146,18 @@ def test_mail_of_a_domain_that_left_the_config_waits(relay: Relay) -> None:
         flush(relay)
         wait_for("the message to be tried", lambda: "primary only" in reason(relay, queue_id))
     assert [message.id for message in relay.queue()] == [queue_id]
+
+
+def test_mail_whose_address_is_none_by_now_waits(relay: Relay) -> None:
+    """What error(8) has to say of an address that was taken is no reason to give the mail up."""
+    queue_id = relay.submit(ALICE, b"Subject: x\r\n")
+    deferred(relay, queue_id)
+    today = {"relay_domains": "example.com", "virtual_alias_domains": "example.org"}
+    with relay.altered(transport_maps="", **today):
+        flush(relay)
+        wait_for("it to be tried", lambda: "User unknown" in reason(relay, queue_id))
+    assert [message.id for message in relay.queue()] == [queue_id]
+    assert log_of(relay, queue_id, "bounce") == []
 
 
 @pytest.mark.parametrize(

@@ -34,12 +34,30 @@ def issue(lab: str, root: Path, name: str) -> str:
         handed_in.unlink()
 
 
+def own(root: Path, folder: str, name: str) -> str:
+    """Make a key and a certificate for ``name`` that is its own authority; return the certificate.
+
+    They are own.key and own.crt in ``folder`` of the tree at ``root``.
+    """
+    subject = ["-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}"]
+    place = ["-keyout", f"{folder}/own.key", "-out", f"{folder}/own.crt"]
+    host.call([*_request(root), *subject, *place])
+    # For a service that is not root's, in a lab that only root can enter.
+    (root / folder.lstrip("/") / "own.key").chmod(0o644)
+    return (root / folder.lstrip("/") / "own.crt").read_text()
+
+
 def trust(lab: str, root: Path) -> None:
     """Add the lab's authority to those that the tree at ``root`` trusts, as Debian does it."""
-    authority = _certificate(_authority(lab).read_text())
+    authority = known(lab)
     (root / "usr/local/share/ca-certificates/lab.crt").write_text(authority)
     with (root / "etc/ssl/certs/ca-certificates.crt").open("a") as bundle:
         bundle.write(authority)
+
+
+def known(lab: str) -> str:
+    """Return the certificate of the lab's authority, as PEM, without its key."""
+    return _certificate(_authority(lab).read_text())
 
 
 def _authority(lab: str) -> Path:

@@ -22,7 +22,13 @@ from pathlib import Path
 from backup_mx.errors import LabError
 from backup_mx.lab import mirror
 from backup_mx.lab.host import Progress
-from backup_mx.machine.tree import DEBCONF, PACKAGES
+from backup_mx.machine.tree import (
+    ACME_PACKAGES,
+    AGENT_PACKAGES,
+    DEBCONF,
+    PACKAGES,
+    VOLUME_PACKAGES,
+)
 
 _FORMAT = 1  # raise it when images are made in another way than before
 _TAIL_LINES = 12
@@ -40,7 +46,7 @@ _SYSTEM = (
     "systemd",
     "systemd-sysv",
 )
-_INTERNET = ("knot", "knot-dnsutils", "python3-dkim", "swaks", "unbound")
+_INTERNET = ("knot", "knot-dnsutils", "pebble", "python3-dkim", "swaks", "unbound")
 _EDGE = ("haproxy", "nftables", "wireguard-go", "wireguard-tools")
 _PRIMARY = (
     "dovecot-imapd",
@@ -51,15 +57,21 @@ _PRIMARY = (
     "rspamd",
     "ssl-cert",
 )
+_MONITORING = ("prometheus", "prometheus-alertmanager", "prometheus-blackbox-exporter")
+_RELAY = (*PACKAGES, *AGENT_PACKAGES, *ACME_PACKAGES, *VOLUME_PACKAGES)
 _STARTS_BY_ITSELF = (
     "apt-daily-upgrade.timer",
     "apt-daily.timer",
+    "certbot.timer",
     "dovecot.service",
     "dovecot.socket",
     "haproxy.service",
     "knot.service",
     "nftables.service",
     "postfix.service",
+    "prometheus-alertmanager.service",
+    "prometheus-blackbox-exporter.service",
+    "prometheus.service",
     "redis-server.service",
     "rspamd.service",
     "ssh.service",
@@ -123,16 +135,22 @@ class Image:
 WORLD = ImageSpec(
     "world",
     "trixie",
-    tuple(sorted({*_SYSTEM, *_INTERNET, *_EDGE, *_PRIMARY, *PACKAGES})),
+    tuple(sorted({*_SYSTEM, *_INTERNET, *_EDGE, *_PRIMARY, *_MONITORING, *_RELAY})),
     disabled=_STARTS_BY_ITSELF,
 )
 """Debian 13 with what any machine of the lab needs, all of it switched off."""
 
-PLAIN_TRIXIE = ImageSpec("plain", "trixie", _SYSTEM, debs=PACKAGES)
+PLAIN_TRIXIE = ImageSpec("plain", "trixie", _SYSTEM, debs=_RELAY)
 """Debian 13 as a provider hands it out."""
 
-PLAIN_BOOKWORM = ImageSpec("plain", "bookworm", _SYSTEM, debs=PACKAGES)
+PLAIN_BOOKWORM = ImageSpec("plain", "bookworm", _SYSTEM, debs=_RELAY)
 """Debian 12 as a provider hands it out."""
+
+PLAIN_NOBLE = ImageSpec("plain", "noble", (*_SYSTEM, "apt", "locales"), debs=_RELAY)
+"""Ubuntu 24.04 as a provider hands it out; it can be had where Ubuntu's signing keys are."""
+UBUNTU_KEYS = Path("/usr/share/keyrings/ubuntu-archive-keyring.gpg")
+_COMPONENTS = {"noble": "main,universe"}
+"""What mmdebstrap would leave out."""
 
 
 def images() -> Path:
@@ -190,11 +208,13 @@ def _command(spec: ImageSpec, folder: Path) -> list[str]:
     The build lives in a process namespace that ends with this process, however it ends: a build
     must not go on writing into a folder that the next one clears away.
     """
-    caged = ["setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child"]
+    caged = ["setpriv", "--pdeathsig", "KILL", "unshare", "--propagation", "slave", "--pid"]
     return [
-        *[*caged, "--mount-proc", "--", "mmdebstrap", "--variant=minbase", "--format=directory"],
+        *[*caged, "--fork", "--kill-child", "--mount-proc", "--"],
+        *["mmdebstrap", "--variant=minbase", "--format=directory"],
         *['--aptopt=Acquire::http::Timeout "20"', '--aptopt=Acquire::Retries "2"'],
         f"--include={','.join(spec.packages)}",
+        *[f"--components={names}" for names in [_COMPONENTS.get(spec.release)] if names],
         *_hooks(spec, folder / "debs"),
         spec.release,
         str(folder / "root"),

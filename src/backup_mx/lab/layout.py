@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from backup_mx.errors import LabError, did_you_mean
 
 RESOLVER = "192.0.2.53"
+SERVERS = ("192.0.2.2", "192.0.2.3")
+"""All zones' authoritative servers; the second has the operator's zone from the first."""
 EDGE = "198.51.100.10"
 """The only public address of the operator's home, known as mail.example.org."""
 ADDRESSES = {"mail.example.org": EDGE}
@@ -23,6 +25,10 @@ PRIMARY = "10.0.10.10"
 TUNNEL = "10.0.20.1"
 """The edge's address inside the relays' tunnel."""
 MIRROR = "mirror.example.net"
+AUTHORITY = "acme.example.net"
+"""The host of the lab's ACME server, which runs for those who start it: lab-acme.service."""
+VALIDATORS = ("192.0.2.83", "192.0.2.84", "192.0.2.85")
+"""The addresses from which it looks at a name."""
 SENDER_DOMAIN = "example.net"
 RELAY_LOG = "/srv/backup-mx/log/maillog"
 DKIM_SELECTOR = "lab"
@@ -91,9 +97,13 @@ def soa_query(zone: str) -> bytes:
 # How the reply goes on after its length: our id, no error, one question, one answer.
 _SOA_REPLY = b"\x00\x2a\x81\x80\x00\x01\x00\x01"
 
+# The same of a name server that has the zone itself, and asks nobody.
+_SOA_SAID = b"\x00\x2a\x85\x00\x00\x01\x00\x01"
+
 # The senders of the drills: each has an address of its own, since filters judge by it.
 _SENDERS = tuple(f"192.0.2.{number}" for number in (*range(101, 116), 119, 120))
 _INTERNET = ("192.0.2.25", "192.0.2.2", "192.0.2.3", RESOLVER, "192.0.2.66", "192.0.2.80")
+_AUTHORITY = ("192.0.2.82", *VALIDATORS)
 _GET = b"GET %b HTTP/1.0\r\n\r\n"
 
 ROLES = {
@@ -102,11 +112,16 @@ ROLES = {
         Role(
             "internet",
             "internet.example.net",
-            (Link(WAN, (*_INTERNET, *_SENDERS)),),
-            units=("knot", "unbound", "postfix", "lab-mirror"),
+            (Link(WAN, (*_INTERNET, *_AUTHORITY, *_SENDERS)),),
+            units=(
+                *("knot", "knot-secondary", "unbound"),
+                *("postfix", "dovecot", "lab-mirror", "lab-place"),
+            ),
             answers=(
                 Answer(RESOLVER, 53, _SOA_REPLY, soa_query("example.org")),
+                *(Answer(server, 53, _SOA_SAID, soa_query("example.org")) for server in SERVERS),
                 Answer("192.0.2.25", 25, b"220 mta.example.net "),
+                Answer("192.0.2.25", 587, b"220 mta.example.net "),
                 Answer("192.0.2.80", 80, b"HTTP/1.0 200", _GET % b"/"),
             ),
         ),
@@ -127,7 +142,8 @@ ROLES = {
                 Answer(PRIMARY, 11334, b"HTTP/1.1 200", _GET % b"/ping"),
                 Answer(PRIMARY, 10025, b"220 mail.example.org "),
                 Answer(PRIMARY, 143, b"* OK "),
-                Answer(EDGE, 25, b"220-mail.example.org ", through="edge"),
+                # From postscreen, or from smtpd for a client that postscreen knows already.
+                Answer(EDGE, 25, b"220", through="edge"),
             ),
         ),
         Role(

@@ -1,7 +1,7 @@
 """One machine of a lab: its disk, its power button, its plug, and a way in.
 
 Its disk is an overlay of an image and a folder of its own; it keeps what was written through
-power cuts, and goes with the lab.
+power cuts, and goes with the machine. A volume, if it has one, outlives that.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,8 +21,11 @@ from pathlib import Path
 from backup_mx.errors import LabError
 from backup_mx.lab import cgroups, host, mounts, names, network, processes
 from backup_mx.lab.layout import Answer, Role
+from backup_mx.lab.volume import Volume
 
 BOOT_SECONDS = 60.0
+MOUNT_POINT = Path("/srv/backup-mx")
+"""Where a machine has its volume."""
 _CONSOLE_TAIL = 15
 _TUN = Path("/dev/net/tun")
 _OFF = "the machine is off"
@@ -72,9 +76,17 @@ class Machine:
         """Its root directory as the host sees it, whether it runs or not (without its tmpfs)."""
         return self.folder / "root"
 
-    def path(self, inside: str) -> Path:
+    @property
+    def volume(self) -> Volume:
+        """Its volume, which it may have or not."""
+        return Volume(self.folder)
+
+    def path(self, inside: str | Path) -> Path:
         """Return where the host finds what is at the absolute path ``inside`` it."""
-        return self.root / inside.lstrip("/")
+        place = Path(inside)
+        if MOUNT_POINT in place.parents and self.volume.exists:
+            return self.volume.view / place.relative_to(MOUNT_POINT)
+        return self.root / place.relative_to("/")
 
     @property
     def console(self) -> Path:
@@ -111,6 +123,7 @@ class Machine:
             raise LabError(f"{self.name} is running already")
         scoped = names.scoped(self.lab, self.name)
         network.detach(self.lab, self.name)
+        self.volume.free()
         namespace = network.attach(self.lab, self.role)
         groups = [str(group) for group in cgroups.create(scoped)]
         launch = [sys.executable, "-I", str(Path(__file__).with_name("launch.py"))]
@@ -125,6 +138,7 @@ class Machine:
             f"--network-namespace-path={namespace}",
             "--capability=CAP_NET_ADMIN",  # its own firewall is its own business
             *([f"--bind={_TUN}"] if _TUN.exists() else []),  # tunnels made without the kernel
+            *([f"--bind={self.volume.attach()}"] if self.volume.exists else []),
             *("--resolv-conf=off", "--timezone=off", "--link-journal=no", "--boot"),
         ]
 
@@ -229,6 +243,14 @@ class Machine:
             timeout=timeout,
         )
         self.kill()
+
+    def destroy(self) -> None:
+        """Take the machine away, power and root disk; a volume stays."""
+        self.kill()
+        for point in mounts.below(self.root):
+            mounts.unmount(point)
+        for name in ("root", "upper", "work"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def run(
         self,

@@ -59,3 +59,27 @@ def unmount(point: Path) -> None:
         host.call(["umount", str(point)])
     except LabError:
         host.call(["umount", "--lazy", str(point)])
+
+
+def share(folder: Path) -> None:
+    """Make ``folder`` a shared mount, if it is none yet: what ends in it ends everywhere.
+
+    A machine that boots takes a copy of all the host's mounts along, hidden below its own root.
+    Where the host's root is private, a copy would stay mounted, and its disk in use, for as long
+    as that machine runs (mount_namespaces(7), SHARED SUBTREES).
+    """
+    if not _is_mount(folder):
+        folder.mkdir(exist_ok=True)
+        host.call(["mount", "--bind", str(folder), str(folder)])
+        host.call(["mount", "--make-shared", str(folder)])
+
+
+def unshare(folder: Path) -> None:
+    """Make ``folder`` a mere folder again; one that is no mount is fine."""
+    if _is_mount(folder):
+        unmount(folder)
+
+
+def _is_mount(folder: Path) -> bool:
+    """Ask the kernel: Path.is_mount() takes a folder that is mounted on itself for none."""
+    return any(mount.point == folder for mount in mounted())

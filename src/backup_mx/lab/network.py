@@ -57,6 +57,7 @@ def attach(lab: str, role: Role) -> Path:
     if role.gateway:
         _batch(own, [f"route add default via {role.gateway}"])
     _forwarding(own, between_wires=len(role.links) > 1)
+    _long_queues(own)
     return NAMESPACES / own
 
 
@@ -89,6 +90,13 @@ def detach(lab: str, machine: str) -> None:
     for other in found(lab):
         # As when a switch's port goes dark; else a neighbour would go on sending for half a minute.
         host.call(["ip", "-n", other, "neigh", "flush", "all"])
+
+
+def unplug(lab: str, machine: str, *, plugged: bool = False) -> None:
+    """Take a machine's cable out, and with plugged put it back; it has its addresses all along."""
+    wires = names.scoped(lab, "net")
+    state = "up" if plugged else "down"
+    host.call(["ip", "-n", wires, "link", "set", _port(machine, "eth0"), state])
 
 
 def found(lab: str) -> list[str]:
@@ -162,6 +170,15 @@ def _forwarding(namespace: str, *, between_wires: bool) -> None:
     """
     with inside(namespace):
         Path("/proc/sys/net/ipv4/ip_forward").write_text(f"{between_wires:d}")
+
+
+def _long_queues(namespace: str) -> None:
+    """Let sockets hold as many datagrams as systemd sees to on a real machine, 512 and not 10.
+
+    Postfix's postlogd(8) waits for itself when it has more than these to say as it starts.
+    """
+    with inside(namespace):
+        Path("/proc/sys/net/unix/max_dgram_qlen").write_text("512")
 
 
 def _impatient(namespace: str, device: str) -> None:

@@ -12,9 +12,10 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from backup_mx.kit.files import KitFile
-from backup_mx.lab import certificates, host, names
+from backup_mx.lab import certificates, host, names, settings
 from backup_mx.lab.image import Image
 from backup_mx.lab.layout import (
+    AUTHORITY,
     DKIM_KEY,
     DKIM_SELECTOR,
     MIRROR,
@@ -23,10 +24,12 @@ from backup_mx.lab.layout import (
     TUNNEL,
 )
 from backup_mx.lab.machine import PATH, Machine
+from backup_mx.lab.operator import Operator
 
 KIT = "/root/backup-mx-kit"
 """Where a kit's rendered folder lies on a machine."""
 
+_KIT_SECONDS = 180.0
 _TXT_CHARACTERS = 250  # a string of a TXT record holds at most 255 (RFC 1035 section 3.3.14)
 
 
@@ -75,7 +78,7 @@ def install(machine: Machine, files: Iterable[KitFile]) -> None:
     """Put the files of a kit where they belong: their path below files/ is their place."""
     for file in files:
         if file.path.startswith("files/"):
-            _place(file, machine.path(file.path.removeprefix("files/")))
+            _place(file, machine.path(file.path.removeprefix("files")))
 
 
 def apply_kit(primary: Machine) -> None:
@@ -84,7 +87,7 @@ def apply_kit(primary: Machine) -> None:
     # On the lab's wire: programs look their host's name up, and wait for an answer.
     wire = ["ip", "netns", "exec", names.scoped(primary.lab, "net")]
     inside = [*wire, "chroot", str(primary.root)]
-    host.call([*place, *inside, *kit_command("apply")])
+    host.call([*place, *inside, *kit_command("apply")], timeout=_KIT_SECONDS)
 
 
 def kit_command(verb: str) -> list[str]:
@@ -144,7 +147,10 @@ def cloud(machine: Machine, user_data: bytes) -> None:
 
 
 def provider_data(authorized_keys: Iterable[str]) -> bytes:
-    """Return the cloud-config by which a provider lets a customer's keys in as root."""
+    """Return the cloud-config by which a provider lets a customer's keys in as root.
+
+    Many do. Debian's own image does not, and says so: that is what one meets without this.
+    """
     config = {"disable_root": False, "ssh_authorized_keys": list(authorized_keys)}
     return f"#cloud-config\n{json.dumps(config)}\n".encode()
 
@@ -165,12 +171,47 @@ def mirrors(internet: Machine, images: Iterable[Image]) -> None:
             shutil.copytree(image.debs, place, dirs_exist_ok=True)
 
 
-def certificate(primary: Machine) -> None:
-    """Give the primary a certificate for its name, from the lab's authority."""
-    pem = certificates.issue(primary.lab, primary.root, primary.role.hostname)
-    place = primary.path("/etc/ssl/private/mail.example.org.pem")
+def certificate(machine: Machine, name: str) -> None:
+    """Give a machine a certificate for the host name ``name``, from the lab's authority."""
+    pem = certificates.issue(machine.lab, machine.root, name)
+    place = machine.path(f"/etc/ssl/private/{name}.pem")
     place.write_text(pem)
     place.chmod(0o600)
+
+
+def authority(internet: Machine) -> None:
+    """Give the ACME server what it is known by, and let the lab's config name it."""
+    known = certificates.own(internet.root, "/etc/pebble", AUTHORITY)
+    settings.authority(internet.lab).write_text(known)
+
+
+def name_servers(internet: Machine, operator: Operator, *, published: bool) -> None:
+    """Give the first one the key of the operator's updates; without published, no word of mx2."""
+    key = (operator.folder / "tsig.key").read_text()
+    knot = internet.root / "etc/knot"
+    # Debian lets root and the server into this folder, and nobody else.
+    (knot / "tsig.conf").write_text(
+        f"key:\n  - id: backup-mx\n    algorithm: hmac-sha256\n    secret: {key}\n"
+    )
+    zone = knot / "zones/example.org.zone"
+    if not published:
+        lines = zone.read_text().splitlines(keepends=True)
+        zone.write_text("".join(line for line in lines if "mx2" not in line.split()))
+
+
+def place(internet: Machine) -> None:
+    """Bring the program of the place where the operator is told."""
+    program = resources.files("backup_mx.lab") / "inside" / "place.py"
+    target = internet.path("/srv/lab/place.py")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(program.read_bytes())
+
+
+def way_in(machine: Machine, operator: Operator) -> None:
+    """Let the operator in as root, as a provider does with a customer's key."""
+    folder = machine.root / "root/.ssh"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    (folder / "authorized_keys").write_text(f"{operator.public_key}\n")
 
 
 def dkim_key(internet: Machine) -> None:

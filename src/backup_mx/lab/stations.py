@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-import socket
+import smtplib
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -19,7 +19,8 @@ from backup_mx.lab import corpus, layout, names, network
 from backup_mx.lab.machine import Machine
 from backup_mx.lab.reconcile import Collected, Sent, collected_from_json, sent_from_json
 from backup_mx.machine.ship import Answer, Tell
-from backup_mx.relay import postfix
+from backup_mx.relay.queue import postfix
+from backup_mx.relay.queue.spool import SPOOL
 
 USERS = ("alice", "bob", "carol", "dave", *(f"team{number:02d}" for number in range(5, 21)))
 DOMAIN = "example.org"
@@ -89,6 +90,13 @@ class Sender:
         return queued(self.machine.path("/var/spool/postfix"))
 
     @property
+    def why(self) -> str:
+        """What it was told last about mail that waits with it; "" while none does."""
+        listing = self.machine.run(list(postfix.LIST)).text.splitlines()
+        reasons = [each.reason for mail in postfix.messages(listing) for each in mail.recipients]
+        return max(reasons, default="")
+
+    @property
     def bounces(self) -> int:
         """How many messages, which can only be bounces, came back to the senders' domain."""
         return files_below(self.machine.path("/srv/mail"), ("example.net",))
@@ -124,42 +132,64 @@ class RelayQueue:
     @property
     def waiting(self) -> int:
         """How many messages are in it."""
-        return queued(self.machine.path("/srv/backup-mx/spool"))
+        return queued(self.machine.path(SPOOL))
 
     @property
     def held(self) -> int:
         """How many messages, notices among them, are on hold."""
-        return queued(self.machine.path("/srv/backup-mx/spool"), ("hold",))
+        return queued(self.machine.path(SPOOL), ("hold",))
 
     @property
     def notices(self) -> int:
         """How many delivery status notifications its Postfix has ever made (bounce(8))."""
         log = self.machine.path(self.machine.role.mail_log)
+        if not log.exists():
+            return 0  # no relay yet
         with log.open(errors="replace") as lines:
             return sum("delivery status notification" in line or "non-delivery notification" in line
                        for line in lines)  # fmt: skip
+
+    def said(self, words: str) -> int:
+        """Count the lines of its log that hold ``words``."""
+        log = self.machine.path(self.machine.role.mail_log)
+        with log.open(errors="replace") as lines:
+            return sum(words in line for line in lines)
 
     def messages(self) -> list[postfix.Message]:
         """Return what waits, and why, as its Postfix tells."""
         listing = self.machine.run(list(postfix.LIST)).text.splitlines()
         return postfix.messages(listing)
 
+    def answers(self, primary: str) -> Answers:
+        """Read from its log what the host ``primary`` answered to."""
+        log = self.machine.path(self.machine.role.mail_log)
+        with log.open(errors="replace") as lines:
+            return read_answers(lines, primary)
+
     def greeted(self) -> bool:
         """Whether the primary greets it where it drains to: its own Postfix would be greeted."""
+        return self._asked(lambda _: True)
+
+    def welcome(self) -> bool:
+        """Whether the primary would take mail of it now, asked up to RCPT."""
+        return self._asked(_takes_mail)
+
+    def _asked(self, question: Callable[[smtplib.SMTP], bool]) -> bool:
+        """Ask every drain target ``question`` from its own place in the network."""
         transport = self.machine.path("/etc/postfix/transport").read_text()
         targets = _NEXT_HOP.findall(transport)
-        return bool(targets) and all(self._greeted(host, int(port)) for host, port in targets)
+        return bool(targets) and all(self._ask(host, int(port), question) for host, port in targets)
 
-    def _greeted(self, host: str, port: int) -> bool:
-        address = layout.ADDRESSES.get(host, host)
+    def _ask(self, host: str, port: int, question: Callable[[smtplib.SMTP], bool]) -> bool:
+        session = smtplib.SMTP(local_hostname="mx2.example.org", timeout=1.0)
         try:
-            with (
-                network.inside(names.scoped(self.machine.lab, self.machine.name)),
-                socket.create_connection((address, port), 1.0) as connection,
-            ):
-                return connection.recv(4).startswith(b"220")
-        except OSError:
+            with network.inside(names.scoped(self.machine.lab, self.machine.name)):
+                code, _ = session.connect(layout.ADDRESSES.get(host, host), port)
+            return code == 220 and question(session)
+        except (OSError, smtplib.SMTPException):
             return False
+        finally:
+            session.close()
 
     def flush(self) -> None:
         """Let it try all mail now: what the operator does with ``backup-mx drain``."""
@@ -198,6 +228,13 @@ class Mailboxes:
         argv += ["--trace"] if trace else []
         answer = self.machine.run(argv, timeout=SEND_SECONDS)
         return collected_from_json(answer.text.splitlines())
+
+
+def _takes_mail(session: smtplib.SMTP) -> bool:
+    session.timeout = 5.0
+    session.ehlo()
+    answers = session.mail(""), session.rcpt(f"{USERS[0]}@{DOMAIN}"), session.rset()
+    return all(code == 250 for code, _ in answers)
 
 
 def place_kit(machine: Machine) -> None:

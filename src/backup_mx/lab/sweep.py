@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from backup_mx.errors import LabError
-from backup_mx.lab import cgroups, host, mounts, names, network, processes
+from backup_mx.lab import cgroups, host, mounts, names, network, processes, volume
 
 _NSPAWN = Path("/run/systemd/nspawn")
 _UNIX_EXPORT = _NSPAWN / "unix-export"
@@ -68,5 +68,7 @@ def _nspawn_places(lab: str) -> list[Path]:
 def _remove(place: Path) -> None:
     for point in mounts.below(place):
         mounts.unmount(point)
+    for file in place.glob("*/volume.img"):
+        volume.detach(file)
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(place)

@@ -24,6 +24,7 @@ from backup_mx.lab import (
     mounts,
     names,
     network,
+    operator,
     prepare,
     settings,
     sweep,
@@ -32,6 +33,10 @@ from backup_mx.lab.host import Progress
 from backup_mx.lab.image import Image, ImageSpec
 from backup_mx.lab.layout import ROLES, role
 from backup_mx.lab.machine import Machine
+from backup_mx.lab.operator import Operator
+from backup_mx.lab.stations import LabHost
+from backup_mx.machine import ship
+from backup_mx.machine.bundle import bundle
 from backup_mx.machine.cloudinit import user_data
 
 _READY_SECONDS = 60.0
@@ -63,8 +68,12 @@ class World:
 
     members are its machines; config is the text of the config file from which mx2 and the edge's
     kits are made, and with kit the one that the primary gets. Without a config there are no kits,
-    and mx2's cloud-init gets user_data. mx2 runs relay_image; bare, the plain machine, runs
-    bare_image and lets authorized_keys (lines as in OpenSSH's file of that name) in as root.
+    and mx2's cloud-init gets user_data. With agent, mx2 gets all of its bundle once it has booted
+    from user-data, as a relay does by ``backup-mx deploy``. With volume, mx2 has a second disk,
+    which is blank. Without published, DNS knows no mx2. With bare, mx2 is as a provider hands
+    machines out, and there are no kits: nobody has heard of a relay. mx2 runs relay_image; the
+    machine "bare", a plain one, runs bare_image. Into both the lab's operator gets as root, into
+    the plain one also who has one of authorized_keys (lines as in OpenSSH's file of that name).
     """
 
     name: str = "lab"
@@ -72,6 +81,10 @@ class World:
     members: tuple[str, ...] = ("internet", "edge", "primary", "mx2")
     config: str = ""
     kit: bool = True
+    agent: bool = False
+    volume: bool = False
+    published: bool = True
+    bare: bool = False
     relay_image: ImageSpec = image.WORLD
     bare_image: ImageSpec = image.PLAIN_TRIXIE
     authorized_keys: tuple[str, ...] = ()
@@ -119,7 +132,10 @@ class World:
         network.create(self.name)
         for machine in machines:
             machine.create(images[machine.name].root)
+            if self.volume and machine.name == "mx2":
+                machine.volume.create()
         certificates.create_authority(self.name, machines[0].root)
+        operator.create(self.name, machines[0].root)
         made_from = settings.write(self.name, self.config) if self.config else None
         for machine in machines:
             self._furnish(machine, images, made_from)
@@ -127,13 +143,15 @@ class World:
             # Packages come from the mirror: it must stand before the machines that ask it.
             self._boot([machine for machine in machines if machine.name == "internet"], progress)
         self._boot([machine for machine in machines if not machine.running], progress)
+        if self.agent:
+            self.deploy(progress)
         progress("every machine answers")
 
     def _boot(self, machines: list[Machine], progress: Progress) -> None:
         """Switch machines on, all at once, and wait until each is ready."""
         # Those that cloud-init sets up take longest.
         for machine in sorted(machines, key=lambda machine: not machine.role.cloud):
-            if machine.name == "primary" and self.config and self.kit:
+            if machine.name == "primary" and self.config and self.kit and not self.bare:
                 progress("applying the primary's kit")
                 prepare.apply_kit(machine)
             machine.boot()
@@ -141,18 +159,56 @@ class World:
             progress(f"waiting for {machine.name}")
             machine.ready(_SET_UP_SECONDS if machine.role.cloud else _READY_SECONDS)
 
+    def deploy(self, progress: Progress, config: str = "") -> None:
+        """Make mx2 what the lab's config says, or ``config`` if there is one, agent included.
+
+        Raises MachineError with the machine's own words when it fails, LabError when it is off.
+        """
+        made_from = settings.replace(self.name, config) if config else self.made_from
+        progress("deploying mx2's agent")
+        said: list[str] = []
+        ship.deploy(LabHost(self.machine("mx2")), bundle(made_from, "mx2"), said.append)
+
+    def rebuild(self, progress: Progress) -> None:
+        """Destroy mx2 but for its volume, make it anew, and wait for it; no agent is deployed.
+
+        Raises LabError when it does not come up.
+        """
+        self.renew(progress)
+        self._boot([self.machine("mx2")], progress)
+
+    def renew(self, progress: Progress) -> None:
+        """Destroy mx2 but for its volume; leave a new one of relay_image, which is off.
+
+        It will boot from fresh user-data, of the lab's config as it is now.
+        """
+        machine, made_from = self.machine("mx2"), self.made_from
+        made = image.ensure(self._spec(machine), progress)
+        progress("destroying mx2")
+        machine.destroy()
+        machine.create(made.root)
+        self._furnish(machine, {"mx2": made}, made_from, again=machine.volume.exists)
+        prepare.mirrors(self.machine("internet"), [made])
+
     def _spec(self, machine: Machine) -> ImageSpec:
         return {"mx2": self.relay_image, "bare": self.bare_image}.get(machine.name, image.WORLD)
 
     def _furnish(
-        self, machine: Machine, images: dict[str, Image], made_from: Config | None
+        self,
+        machine: Machine,
+        images: dict[str, Image],
+        made_from: Config | None,
+        *,
+        again: bool = False,
     ) -> None:
         prepare.identity(machine)
-        if machine.name == "mx2":
-            data = user_data(made_from, "mx2") if made_from else self.user_data
+        if machine.name == "mx2" and not self.bare:
+            data = user_data(made_from, "mx2", again=again) if made_from else self.user_data
             prepare.cloud(machine, data)
-        elif machine.name == "bare":
-            prepare.cloud(machine, prepare.provider_data(self.authorized_keys))
+            prepare.way_in(machine, Operator(self.name))
+        elif machine.role.cloud:
+            keys = (Operator(self.name).public_key, *self.authorized_keys)
+            prepare.cloud(machine, prepare.provider_data(keys))
         else:
             prepare.no_cloud(machine)
             prepare.files(machine)
@@ -160,11 +216,15 @@ class World:
             prepare.wireguard(machine)
             certificates.trust(self.name, machine.root)
         if machine.name == "internet":
+            prepare.certificate(machine, "mta.example.net")
             prepare.dkim_key(machine)
+            prepare.name_servers(machine, Operator(self.name), published=self.published)
+            prepare.authority(machine)
+            prepare.place(machine)
             prepare.mirrors(machine, images.values())
         elif machine.name == "primary":
-            prepare.certificate(machine)
-        if made_from:
+            prepare.certificate(machine, machine.role.hostname)
+        if made_from and not self.bare:
             self._furnish_kits(machine, made_from)
         prepare.enable(machine)
         if images[machine.name].spec.debs:
@@ -205,15 +265,34 @@ def _status(machine: Machine) -> Status:
     )
 
 
-def standard(name: str = "lab", *, tunnel: bool = False, kit: bool = True) -> World:
+def standard(
+    name: str = "lab",
+    *,
+    tunnel: bool = False,
+    kit: bool = True,
+    agent: bool = False,
+    volume: bool = False,
+    published: bool = True,
+    bare: bool = False,
+    options: str = "",
+) -> World:
     """Return the world of docs and drills: all in it is what the lab's own config describes.
 
     With tunnel, mx2 drains through WireGuard; without kit, the primary is as if no relay were
-    planned.
+    planned; with agent, mx2 has one; with volume, its queue is on one; without published, DNS
+    knows nothing of mx2. With bare, there is no relay yet: mx2 is a plain Debian. options is text
+    that is added to the lab's config.
     """
     file = "backup-mx-tunnel.toml" if tunnel else "backup-mx.toml"
-    text = (resources.files("backup_mx.lab") / file).read_text()
-    return World(name, config=text, kit=kit)
+    package = resources.files("backup_mx.lab")
+    text = (package / file).read_text()
+    text = settings.with_options(text, (package / "backup-mx-operator.toml").read_text())
+    text = settings.with_options(text, "[relay.mx2]\nvolume = true\n" * volume)
+    text = settings.with_options(text, options)
+    if bare:
+        plain = image.PLAIN_TRIXIE
+        return World(name, config=text, published=False, bare=True, relay_image=plain)
+    return World(name, config=text, kit=kit, agent=agent, volume=volume, published=published)
 
 
 def is_up(name: str) -> bool:

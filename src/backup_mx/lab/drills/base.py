@@ -4,31 +4,44 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from backup_mx.errors import LabError
+from backup_mx.lab import settings
 from backup_mx.lab.corpus import corpus
+from backup_mx.lab.drills.agent import Agent
+from backup_mx.lab.drills.watch import Watch
 from backup_mx.lab.host import wait_for
+from backup_mx.lab.layout import ROLES
+from backup_mx.lab.place import Place
 from backup_mx.lab.reconcile import Sent, reconcile
 from backup_mx.lab.report import report_json
 from backup_mx.lab.stations import Mailboxes, RelayQueue, Sender
 from backup_mx.lab.timeline import Timeline
 from backup_mx.lab.world import World
+from backup_mx.relay.tell import outbox
 
 RELAY = "mx2.example.org"
 PRIMARY = "mail.example.org"
+RELAY_ADDRESS = ROLES["mx2"].addresses[0]
+MAIN_CF = "/etc/postfix/main.cf"
 SAMPLE_SECONDS = 0.25
 RETRY_SECONDS = 3.0
 INTAKE_SECONDS = 240.0
 DRAIN_SECONDS = 240.0
 FILE_SECONDS = 60.0
+TELL_SECONDS = outbox.CROWDED_SECONDS + 90.0
+"""For a notice to arrive: after many of them in an hour a relay lets a place rest."""
+BUDGET_SECONDS = 5.0
+"""From the primary's first good answer to the first delivery, at most (the design's budget)."""
 
 
 @dataclass
@@ -36,7 +49,8 @@ class Drill(abc.ABC):
     """Something that can go wrong, done on purpose in ``world``, with every message counted.
 
     name is what an operator calls it, summary a line of help, default_messages how many messages
-    it sends unless told; messages is how many it sends. Events go to the timeline as they happen.
+    it sends unless told; messages is how many it sends, agent_dead whether the relay's agent is
+    killed first and stays dead. Events go to the timeline as they happen.
     """
 
     name: ClassVar[str]
@@ -46,6 +60,7 @@ class Drill(abc.ABC):
     world: World
     timeline: Timeline
     messages: int
+    agent_dead: bool = False
     figures: dict[str, float] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     stages: list[dict[str, Any]] = field(default_factory=list)
@@ -56,21 +71,27 @@ class Drill(abc.ABC):
         self.relay = RelayQueue(self.world.machine("mx2"))
         self.primary = self.world.machine("primary")
         self.mailboxes = Mailboxes(self.primary)
+        self.agent = Agent(self.relay.machine)
+        self.place = Place(self.sender.machine)
+        self.watch: Watch | None = None
 
     def run(self) -> dict[str, Any]:
         """Run the drill; return its report. Raises LabError when the lab is not fit for one."""
         started = datetime.now(UTC).isoformat(timespec="seconds")
         self.refuse_leftovers()
         notices = self.notices
-        with ThreadPoolExecutor() as pool, self.sampled(pool):
-            sent, failures = self.rehearse(pool)
+        try:
+            with ThreadPoolExecutor() as pool, self.sampled(pool), self.with_or_without_agent():
+                sent, failures = self.rehearse(pool)
+        finally:
+            self.look_away()
         self.timeline.event("reading every mailbox over IMAP")
         result = reconcile(
             sent,
             self.accepted & {each.message_id for each in sent},
             self.mailboxes.collect(),
             dsn=self.notices - notices,
-            excusable_duplicates=self.sender.answers(RELAY).unanswered,
+            excusable_duplicates=self.excusable,
         )
         return report_json(
             self.name,
@@ -96,10 +117,37 @@ class Drill(abc.ABC):
         return self.sender.bounces + self.relay.notices + RelayQueue(self.primary).notices
 
     @property
+    def excusable(self) -> frozenset[str]:
+        """The Message-IDs that may have come twice: a cut took the answer to them."""
+        return self.sender.answers(RELAY).unanswered
+
+    @property
     def accepted(self) -> frozenset[str]:
         """The Message-IDs that the sender's MTA has a 250 for, whoever gave it."""
         answers = (self.sender.answers(host) for host in (RELAY, PRIMARY))
         return frozenset().union(*(each.accepted for each in answers))
+
+    @contextlib.contextmanager
+    def with_or_without_agent(self) -> Iterator[None]:
+        """Kill the agent, for good, while the block runs, if that was asked for.
+
+        Raises LabError when there is none to kill.
+        """
+        if not self.agent_dead:
+            yield
+            return
+        self.need_the_agent()
+        with self.agent.dead():
+            self.timeline.event("the relay's agent is killed, and stays dead", "agent dead")
+            yield
+
+    def need_the_agent(self) -> None:
+        """Raise LabError when this lab's relay has no agent."""
+        if not self.agent.installed:
+            raise LabError(
+                f"this lab's relay has no agent: backup-mx lab down --name {self.world.name}, "
+                "then up, makes one that has"
+            )
 
     def left_over(self) -> list[str]:
         """Say what still waits on the relay."""
@@ -116,22 +164,54 @@ class Drill(abc.ABC):
             if count:
                 raise LabError(f"{count} messages wait at the {place} from before: {again}")
 
-    def cut_the_primary(self) -> None:
-        """Empty the mailboxes, and cut the primary's power."""
-        self.mailboxes.empty()
+    def cut_the_primary(self, *, empty: bool = True) -> None:
+        """Empty the mailboxes, unless told not to, and cut the primary's power."""
+        if empty:
+            self.mailboxes.empty()
         self.timeline.event("the primary's power is cut", "primary off")
         self.primary.kill()
 
     def restore_the_primary(self) -> None:
         """Switch the primary on, if it is off, and wait until it answers."""
         if not self.primary.running:
+            self.look_on()
             self.primary.boot()
             self.primary.ready()
             self.timeline.event("the primary answers again", "primary back")
 
-    def submit(self, name: str) -> list[Sent]:
-        """Hand the drill's mail, a new corpus, to the sender's MTA."""
-        return self.sender.submit(corpus(self.messages, seed()), name)
+    def submit(self, name: str, count: int = 0, host: str = "127.0.0.1") -> list[Sent]:
+        """Hand the drill's mail, or ``count`` messages, to the sender's MTA or to another host."""
+        return self.sender.submit(corpus(count or self.messages, seed()), name, host)
+
+    @contextlib.contextmanager
+    def configured(self, options: str) -> Iterator[None]:
+        """Have the relay deployed with these options, tables of the config, while the block runs.
+
+        Raises MachineError when a deploy fails.
+        """
+        text = settings.text(self.world.name)
+        self.timeline.event(f"the relay is deployed with {' '.join(options.split())}")
+        self.world.deploy(_ignore, settings.with_options(text, options))
+        try:
+            yield
+        finally:
+            self.world.deploy(_ignore, text)
+
+    @contextlib.contextmanager
+    def altered(self, values: Mapping[str, str]) -> Iterator[None]:
+        """Have the relay's Postfix run with other values in its main.cf while the block runs."""
+        file = self.relay.machine.path(MAIN_CF)
+        whole = text = file.read_text()
+        for name, value in values.items():
+            # In its place: of a name that stands there twice Postfix complains in its log.
+            text = re.sub(rf"^{name} = .*$", f"{name} = {value}", text, flags=re.MULTILINE)
+        try:
+            file.write_text(text)
+            self.relay.machine.run(["postfix", "reload"])
+            yield
+        finally:
+            file.write_text(whole)
+            self.relay.machine.run(["postfix", "reload"])
 
     def fill_the_relay(self, count: int) -> None:
         """Wait until ``count`` messages are on the relay and none at the sender."""
@@ -139,26 +219,59 @@ class Drill(abc.ABC):
                  timeout=INTAKE_SECONDS)  # fmt: skip
         wait_for("the sender's queue to empty", self.sender_is_empty(), timeout=INTAKE_SECONDS)
 
-    def drain(self, timeout: float = DRAIN_SECONDS) -> None:
-        """Flush the relay until it is empty and the primary has filed everything.
+    def look_on(self) -> None:
+        """Watch from now on for the primary's first good answer, and for the first delivery."""
+        self.look_away()
+        self.watch = Watch(self.relay.welcome, self.relay.greeted, lambda: self.mailboxes.count)
 
-        It begins when the primary greets the relay on its drain path, which may be seconds after
-        it is up. Figures of the first delivery and the last one are taken. Raises LabError after
-        ``timeout`` seconds.
+    def look_away(self) -> None:
+        """Watch no longer."""
+        if self.watch:
+            self.watch.stop()
+            self.watch = None
+
+    def drain(self, timeout: float = DRAIN_SECONDS, *, by_the_operator: bool = False) -> None:
+        """Wait until the relay is empty and the primary has filed everything.
+
+        Nobody flushes: the agent does, or where it is dead Postfix tries by itself, later. The
+        operator flushes where there never was one, as in the lab without, or if told to. Figures
+        of the first delivery and the last one are taken. Raises LabError after ``timeout`` seconds.
         """
+        if self.watch is None:
+            self.look_on()
         wait_for("the primary to greet the relay", self.relay.greeted, timeout=timeout)
         began = time.monotonic()
-        self.relay.flush()
-        before = self.mailboxes.count
-        wait_for("the first delivery", self.flushed(lambda: self.mailboxes.count > before),
-                 timeout=timeout)  # fmt: skip
-        self.figures["first delivery after the flush, s"] = round(time.monotonic() - began, 1)
-        self.timeline.event("the first message is in its mailbox")
+        if by_the_operator or not self.agent.installed:
+            self.relay.flush()
+        self.first_delivery(timeout)
         wait_for("the relay's queue to empty", self.flushed(lambda: self.relay.waiting == 0),
                  timeout=timeout)  # fmt: skip
-        self.figures["drained after the flush, s"] = round(time.monotonic() - began, 1)
+        self.figures["drained after the primary's greeting, s"] = round(time.monotonic() - began, 1)
         self.timeline.event("the relay's queue is empty", "drained")
         self.filed()
+
+    def first_delivery(self, timeout: float) -> None:
+        """Wait for it, and take how long it took from the primary's first good answer.
+
+        Raises LabError where nobody saw that answer: then nothing was measured.
+        """
+        watch = self.watch
+        assert watch is not None  # noqa: S101  drain() saw to it
+        wait_for("the first delivery", self.flushed(lambda: watch.first is not None),
+                 timeout=timeout)  # fmt: skip
+        self.look_away()
+        if watch.seconds is None:
+            raise LabError("how soon mail was delivered is not measured: no good answer was seen")
+        self.figures["first_delivery_s"] = round(watch.seconds, 2)
+        self.timeline.event("the first message is in its mailbox")
+
+    def tells(self, words: str, since: float, timeout: float = TELL_SECONDS) -> None:
+        """Wait until the operator's place has a notice whose title begins with ``words``.
+
+        It came after ``since``, in seconds since 1970. Raises LabError after ``timeout`` seconds.
+        """
+        wait_for(f"the operator to be told: {words}", lambda: self.place.has(words, since),
+                 timeout=timeout)  # fmt: skip
 
     def filed(self) -> None:
         """Wait until nothing is on its way within the primary."""
@@ -176,17 +289,21 @@ class Drill(abc.ABC):
         return now_and_then(self.sender.retry, lambda: self.sender.waiting == 0)
 
     def flushed(self, question: Callable[[], bool]) -> Callable[[], bool]:
-        """Return ``question``, asked while the operator flushes now and then."""
-        return now_and_then(self.relay.flush, question)
+        """Return ``question``, asked while the operator, where there is no agent, flushes."""
+        return question if self.agent.installed else now_and_then(self.relay.flush, question)
 
     @contextlib.contextmanager
     def sampled(self, pool: Executor) -> Iterator[None]:
         """Take the curve's samples while the block runs."""
         stop = threading.Event()
 
+        def sample() -> None:
+            self.timeline.sample(self.relay.waiting, self.mailboxes.count, self.sender.waiting)
+
         def work() -> None:
             while not stop.wait(SAMPLE_SECONDS):
-                self.timeline.sample(self.relay.waiting, self.mailboxes.count, self.sender.waiting)
+                sample()
+            sample()  # the curve ends with what the drill left
 
         sampling = pool.submit(work)
         try:
@@ -194,6 +311,10 @@ class Drill(abc.ABC):
         finally:
             stop.set()
         sampling.result()
+
+
+def _ignore(_said: str) -> None:
+    """Tell nobody."""
 
 
 def now_and_then(act: Callable[[], None], question: Callable[[], bool]) -> Callable[[], bool]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from backup_mx.errors import LabError
 from backup_mx.lab.corpus import corpus
-from backup_mx.lab.drills.base import INTAKE_SECONDS, Drill, copies, seed
+from backup_mx.lab.drills.base import BUDGET_SECONDS, INTAKE_SECONDS, Drill, copies, seed
 from backup_mx.lab.host import wait_for
 from backup_mx.lab.reconcile import Sent
 
@@ -19,8 +19,8 @@ DIRECT = 4  # a client that never came before may open ten connections a minute,
 class Outage(Drill):
     """The drill ``outage``.
 
-    Nothing is reset by hand: the sender tries again as senders do, the relay finds its queue on
-    its disk, and the operator flushes it once the primary is back.
+    Nothing is done by hand: the sender tries again as senders do, the relay finds its queue on its
+    disk, and its agent sees that the primary is back. With the agent dead, Postfix alone does.
     """
 
     name = "outage"
@@ -54,10 +54,22 @@ class Outage(Drill):
             self.drain()
         except LabError as error:
             self.timeline.event(f"given up: {error}")
+            if why := self.sender.why:
+                self.timeline.event(f"mail waits at its sender: {why}")
             return [str(error)]
         finally:
             self.restore_the_primary()
-        return []
+        return self.late()
+
+    def late(self) -> list[str]:
+        """Say so if the agent let the first delivery wait for longer than the budget."""
+        seconds = self.figures["first_delivery_s"]
+        if self.agent_dead or not self.agent.installed or seconds <= BUDGET_SECONDS:
+            return []
+        return [
+            f"the first delivery came {seconds} s after the primary's first good answer,"
+            f" not within {BUDGET_SECONDS:.0f} s"
+        ]
 
     def fill_and_cut(self) -> None:
         """Wait for half of the mail, cut the relay's power, and wait for the rest."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -14,7 +12,7 @@ from backup_mx.lab.host import wait_for
 from backup_mx.lab.reconcile import Sent
 
 MAIN_CF = "/etc/postfix/main.cf"
-STAGE_SECONDS = 60.0
+STAGE_SECONDS = 180.0
 
 
 @dataclass(frozen=True)
@@ -59,50 +57,48 @@ class Refusal(Drill):
         """Break the primary in every way, and mend it."""
         self.cut_the_primary()
         sending = pool.submit(self.submit, self.name)
+        file = self.primary.path(MAIN_CF)
+        whole = file.read_bytes()
         try:
             self.fill_the_relay(self.messages)
+            failures = [failure for stage in STAGES for failure in self.endure(stage, whole)]
         finally:
+            file.write_bytes(whole)
             self.restore_the_primary()
             sent = sending.result()
-        failures = [failure for stage in STAGES for failure in self.endure(stage)]
+        self.primary.run(["postfix", "reload"])
         self.timeline.event("the primary is mended", "mended")
+        self.look_on()
         try:
-            self.drain()
+            self.drain(by_the_operator=True)
         except LabError as error:
             return sent, [*failures, str(error)]
         return sent, failures
 
-    def endure(self, stage: Stage) -> list[str]:
-        """Flush against a primary that is broken; return what should not have come of it."""
+    def endure(self, stage: Stage, whole: bytes) -> list[str]:
+        """Flush against a primary that is broken; return what should not have come of it.
+
+        It is well at no moment: ``whole`` is its main.cf, to which the stage's lines are added.
+        """
         notices, delivered = self.notices, self.mailboxes.count
         self.timeline.event(f"the primary is broken: {stage.title}", stage.words[:3])
-        with self.broken(stage):
-            self.relay.flush()
-            failures = self.until_told(stage)
-            reasons = self.reasons()
+        self.primary.path(MAIN_CF).write_bytes(whole + f"\n{stage.lines}\n".encode())
+        if self.primary.running:
+            self.primary.run(["postfix", "reload"])
+        else:
+            self.restore_the_primary()
+        self.relay.flush()
+        failures = self.until_told(stage)
         counts = {
             "waiting": self.relay.waiting,
             "delivered": self.mailboxes.count - delivered,
             "notices": self.notices - notices,
         }
         self.stages.append({"stage": stage.title, "words": stage.words, **counts,
-                            "reasons": dict(reasons.most_common(5))})  # fmt: skip
+                            "reasons": dict(self.reasons().most_common(5))})  # fmt: skip
         if counts != {"waiting": self.messages, "delivered": 0, "notices": 0}:
             failures.append(f"while {stage.title}: {counts}, of {self.messages} messages")
         return failures
-
-    @contextlib.contextmanager
-    def broken(self, stage: Stage) -> Iterator[None]:
-        """Have the primary's Postfix broken while the block runs; its main.cf is as it was then."""
-        file = self.primary.path(MAIN_CF)
-        whole = file.read_bytes()
-        try:
-            file.write_bytes(whole + f"\n{stage.lines}\n".encode())
-            self.primary.run(["postfix", "reload"])
-            yield
-        finally:
-            file.write_bytes(whole)
-            self.primary.run(["postfix", "reload"])
 
     def until_told(self, stage: Stage) -> list[str]:
         """Wait until the queue shows the primary's words for every message."""
