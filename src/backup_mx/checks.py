@@ -107,9 +107,14 @@ def to_toml(value: object) -> str:
     if isinstance(value, int) and value.bit_length() > 10_000:  # str() refuses 4,300 digits
         return "a very long number"
     if isinstance(value, dict):
-        inner = ", ".join(f"{key} = {to_toml(item)}" for key, item in value.items())
+        inner = ", ".join(f"{_key(key)} = {to_toml(item)}" for key, item in value.items())
         return f"{{ {inner} }}"
     return "" if value is None else str(value)
+
+
+def _key(key: str) -> str:
+    """Write a table's key: a dot in it would part it in two."""
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else to_toml(key)
 
 
 def _is_plain(value: object) -> bool:

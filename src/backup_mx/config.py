@@ -1,8 +1,7 @@
-"""The config file ``backup-mx.toml``: every option declared once.
+"""The config file ``backup-mx.toml``, read and checked as a whole.
 
-An option is one pydantic field: its type carries a Check (what it takes, in words and as a
-function), its Field the default, the doc and an example. `backup_mx.sample` writes the example file
-and the reference page from the same declarations.
+Its options are declared in `backup_mx.options`; `backup_mx.sample` writes the example file and the
+reference page from the same declarations.
 
     text ── tomllib ──> tables ── _fill_in, Checks ──> Config
                           └────── mistakes ──────────> ConfigError
@@ -14,7 +13,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -22,223 +21,37 @@ from pydantic_core import ErrorDetails
 from backup_mx.checks import Options, printable
 from backup_mx.errors import ConfigError, Problem
 from backup_mx.mistakes import Tables, problems_of, table
-from backup_mx.values import (
-    Address,
-    Cidrs,
-    Dnsbl,
-    DomainName,
-    DrainTarget,
-    EdgeKind,
-    Endpoint,
-    Fqdn,
-    InnerAddress,
-    Interface,
-    KitName,
-    MailAddress,
-    Name,
-    Port,
-    PublicAddress,
-    PublicKey,
-    SecretSource,
-    Size,
-    Ssh,
-    Switch,
-    Threshold,
-    TlsLevel,
-    WireGuardKey,
-    bracketed,
+from backup_mx.options import (
+    SECTIONS,
+    Access,
+    Domain,
+    Edge,
+    Intake,
+    Ledger,
+    Notify,
+    Operator,
+    Primary,
+    Queue,
+    Relay,
+    Tailnet,
+    Tls,
 )
+from backup_mx.options_cloud import Cloudflare, Oci
+from backup_mx.options_live import Gates, Monitoring, MtaSts, Rfc2136, Roundtrip
+from backup_mx.values import Address, DomainName, EdgeKind, Name, bracketed
 
 
-class Named(Options):
-    """A table of which there may be several, each under a name of its own."""
+class Cloud(Options):
+    """Where machines are made."""
 
-    _name: str = PrivateAttr(default="")
-
-    @property
-    def name(self) -> str:
-        """Return the table's key, as the file has it (a domain's in small letters)."""
-        return self._name
+    oci: Oci | None = None
 
 
-class Relay(Named):
-    """A machine that takes mail while the primary is away. One table each; as many as wanted."""
+class Dns(Options):
+    """Where names are published."""
 
-    heading: ClassVar[str] = "relay.mx2"
-    hostname: Fqdn = Field(
-        description="The name the relay greets with and the MX record will point to.",
-        examples=["mx2.example.org"],
-    )
-    address: PublicAddress = Field(
-        description="Its public address. Have it reserved: it must survive a rebuild.",
-        examples=["203.0.113.20"],
-    )
-    ssh: Ssh = Field(
-        description="Where `backup-mx deploy` and `backup-mx queue` log in.",
-        examples=["root@203.0.113.20"],
-        json_schema_extra={"follows": "root@<address>"},
-    )
-    wireguard_address: InnerAddress | None = Field(
-        default=None,
-        description="The relay's own address inside the WireGuard tunnels.",
-        examples=["10.0.20.2"],
-    )
-    wireguard_key: SecretSource | None = Field(
-        default=None,
-        description="Where its private WireGuard key is kept, as `wg genkey` writes it: a file, an "
-        "environment variable, or a command that prints it.",
-        examples=[{"file": "secrets/mx2.key"}],
-    )
-
-
-class Primary(Named):
-    """The mail server that owns the mailboxes."""
-
-    heading: ClassVar[str] = "primary.home"
-    hostname: Fqdn = Field(
-        description="The name that its MX record and its certificate bear.",
-        examples=["mail.example.org"],
-    )
-    drain_to: DrainTarget = Field(
-        description="Where a relay hands the kept mail over: a host and port that reach the "
-        "primary. No MX record is looked up for it.",
-        examples=["mail.example.org:25"],
-        json_schema_extra={"follows": "<hostname>:25"},
-    )
-    tls: TlsLevel = Field(
-        default="encrypt",
-        description='TLS on the way to the primary: "verify" also waits until its certificate '
-        'bears its hostname, from a public authority, "encrypt" waits until it offers TLS, "may" '
-        'goes without if it does not, "none" never tries.',
-    )
-    kit: KitName = Field(
-        default="postfix-rspamd",
-        description="What runs there, so that `backup-mx primary render` writes what lets the "
-        "relays' mail through.",
-    )
-    smtputf8: Switch = Field(
-        default=False,
-        description="Whether the primary takes SMTPUTF8 (RFC 6531). A relay never offers more "
-        "than every primary takes.",
-    )
-    eightbitmime: Switch = Field(
-        default=True,
-        description="Whether the primary takes 8BITMIME (RFC 6152). If one does not, no relay "
-        "offers it: to rewrite mail on the way breaks its signatures.",
-    )
-    wireguard_endpoint: Endpoint | None = Field(
-        default=None,
-        description="Where the primary's side of a WireGuard tunnel is dialled. With it, drain_to "
-        "is the address inside the tunnel.",
-        examples=["vpn.example.org:51820"],
-    )
-    wireguard_public_key: WireGuardKey | None = Field(
-        default=None,
-        description="The public WireGuard key of the primary's side.",
-        examples=["xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="],
-    )
-
-
-class Domain(Named):
-    """A domain whose mail the relays keep. The header alone suffices."""
-
-    heading: ClassVar[str] = 'domain."example.org"'
-    primary: Name = Field(
-        description="The [primary.NAME] that owns this domain's mailboxes.",
-        examples=["home"],
-        json_schema_extra={"follows": "the only primary, where there is one only"},
-    )
-
-
-class Edge(Named):
-    """A router or proxy in front of the primary that lets the relays' mail in.
-
-    Its kind is the table's name: pfsense, haproxy or nftables.
-    """
-
-    heading: ClassVar[str] = "edge.nftables"
-    optional: ClassVar[bool] = True
-    primary: Name = Field(
-        description="The [primary.NAME] behind it.",
-        examples=["home"],
-        json_schema_extra={"follows": "the only primary, where there is one only"},
-    )
-    forward_to: DrainTarget = Field(
-        description="Where it hands the relays' connections on: an inner address and port.",
-        examples=["10.0.10.1:2526"],
-    )
-    interface: Interface = Field(
-        default="wan",
-        description="The side that faces the Internet, as this router names it.",
-    )
-    proxy_protocol: Switch = Field(
-        default=True,
-        description="Whether haproxy tells the primary who connected, by PROXY v2.",
-    )
-    check_port: Port | None = Field(
-        default=None,
-        description="A port where the primary answers without PROXY, for haproxy's health checks; "
-        "on the usual port they would fill its log with errors.",
-        examples=[10025],
-    )
-
-
-class Queue(Options):
-    """What the relays keep."""
-
-    heading: ClassVar[str] = "queue"
-    message_size_limit: Size = Field(
-        default="50 MiB",
-        validate_default=True,
-        description="The largest message taken. Keep it a little below the primary's own limit, "
-        "which sees the message with the relay's header lines added.",
-    )
-
-
-class Intake(Options):
-    """Who is asked to come back later. Nothing here refuses mail for good."""
-
-    heading: ClassVar[str] = "intake"
-    dnsbl: tuple[Dnsbl, ...] = Field(
-        default=("zen.spamhaus.org=127.0.0.[2..11]*3", "list.dnswl.org=127.0.[0..255].[1..3]*-2"),
-        description="DNS lists that weigh a client's address, as in Postfix's "
-        "postscreen_dnsbl_sites.",
-    )
-    dnsbl_threshold: Threshold = Field(
-        default=3,
-        description="The weight from which a client is put off (Postfix's "
-        "postscreen_dnsbl_threshold).",
-    )
-
-
-class Access(Options):
-    """Who may reach the relays' SSH."""
-
-    heading: ClassVar[str] = "access"
-    ssh_from: Cidrs = Field(
-        default=("0.0.0.0/0", "::/0"),
-        validate_default=True,
-        description="Networks that may connect to SSH. An empty list would lock you out.",
-        examples=[["198.51.100.0/24"]],
-    )
-    ssh_keys: tuple[PublicKey, ...] = Field(
-        default=(),
-        description="Public keys that may log in on a relay, on top of those the cloud puts there.",
-        examples=[
-            ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFDYWOCYXsx/YEGKrwzFq1h/QsJXCohAlanozKzQ9lRc me"]
-        ],
-    )
-
-
-class Operator(Options):
-    """The person who runs all this."""
-
-    heading: ClassVar[str] = "operator"
-    address: MailAddress = Field(
-        description="Where postmaster's and root's mail on the relays goes; in one of the domains.",
-        examples=["postmaster@example.org"],
-        json_schema_extra={"follows": "postmaster@<first domain in the file>"},
-    )
+    cloudflare: Cloudflare | None = None
+    rfc2136: Rfc2136 | None = None
 
 
 class Config(BaseModel):
@@ -253,6 +66,16 @@ class Config(BaseModel):
     intake: Intake = Field(default_factory=Intake)
     access: Access = Field(default_factory=Access)
     operator: Operator
+    tailnet: Tailnet | None = None
+    tls: Tls
+    ledger: Ledger = Field(default_factory=Ledger)
+    notify: Notify = Field(default_factory=Notify)
+    cloud: Cloud = Field(default_factory=Cloud)
+    dns: Dns = Field(default_factory=Dns)
+    mta_sts: MtaSts | None = None
+    gates: Gates = Field(default_factory=Gates)
+    roundtrip: Roundtrip | None = None
+    monitoring: Monitoring = Field(default_factory=Monitoring)
     _folder: Path = PrivateAttr(default=Path())
 
     @model_validator(mode="before")
@@ -262,13 +85,17 @@ class Config(BaseModel):
         primaries, domains = table(tables, "primary"), table(tables, "domain")
         only = {"primary": next(iter(primaries))} if len(primaries) == 1 else {}
         first = {"address": f"postmaster@{next(iter(domains))}"} if domains else {}
+        operator = {**first, **table(tables, "operator")}
+        contact = {"contact": operator["address"]} if "address" in operator else {}
         return {
             **tables,
-            "relay": _each(tables.get("relay", {}), _default_ssh),
+            "relay": _default_relays(tables),
             "primary": _each(tables.get("primary", {}), _default_drain),
             "domain": _each(tables.get("domain", {}), lambda _: only),
             "edge": _each(tables.get("edge", {}), lambda _: only),
             "operator": _over(tables.get("operator", {}), first),
+            "cloud": _each(tables.get("cloud", {}), lambda cloud: _default_cloud(cloud, tables)),
+            "tls": _over(tables.get("tls", {}), contact),
         }
 
     def model_post_init(self, _: object) -> None:
@@ -297,12 +124,35 @@ class Config(BaseModel):
         )
 
 
-def _default_ssh(relay: Tables) -> Tables:
-    return {"ssh": f"root@{bracketed(str(relay['address']))}"} if "address" in relay else {}
+def _default_relays(tables: Tables) -> object:
+    """Say how each relay is reached; on Oracle's cloud it has its volume, too."""
+    relays, oci = tables.get("relay", {}), table(table(tables, "cloud"), "oci")
+    there = oci.get("relays", relays) if oci else ()
+    at_oracle = there if isinstance(there, dict | list) else ()
+    if not isinstance(relays, dict):
+        return relays
+    return {
+        name: _over(given, _default_relay(given, at_oracle=name in at_oracle))
+        for name, given in relays.items()
+    }
+
+
+def _default_relay(given: object, *, at_oracle: bool) -> Tables:
+    # Oracle's Ubuntu lets nobody in as root.
+    volume, user = ({"volume": True}, "ubuntu") if at_oracle else ({}, "root")
+    if not isinstance(given, dict) or "address" not in given:
+        return volume
+    address = bracketed(str(given["address"]))
+    return {**volume, "ssh": f"{user}@{address}", "metrics_at": f"{address}:9725"}
 
 
 def _default_drain(primary: Tables) -> Tables:
     return {"drain_to": f"{primary['hostname']}:25"} if "hostname" in primary else {}
+
+
+def _default_cloud(cloud: Tables, tables: Tables) -> Tables:
+    whole = {"compartment": cloud["tenancy"]} if "tenancy" in cloud else {}
+    return {"relays": [*table(tables, "relay")], **whole}
 
 
 def _over(given: object, defaults: Tables) -> object:
@@ -317,18 +167,6 @@ def _each(tables: object, defaults: Callable[[Tables], Tables]) -> object:
         name: _over(given, defaults(given)) if isinstance(given, dict) else given
         for name, given in tables.items()
     }
-
-
-SECTIONS: Mapping[str, type[Options]] = {
-    "relay": Relay,
-    "primary": Primary,
-    "domain": Domain,
-    "edge": Edge,
-    "queue": Queue,
-    "intake": Intake,
-    "access": Access,
-    "operator": Operator,
-}
 
 
 def load(path: Path) -> Config:

@@ -6,6 +6,8 @@
     ├── MachineError         1   a machine refused, or a step on it failed
     │   ├── BundleError      1   a bundle or its user-data cannot be made
     │   └── UnreachableError 4   a machine cannot be reached at all
+    ├── CloudError           1   the cloud's provider refused to tell, or could not
+    ├── DnsError             1   a name server or DNS provider refused, or could not be asked
     ├── LabError             1   the lab could not do what was asked
     └── HostError            3   this host lacks something: root, a program, a kernel feature
 
@@ -15,8 +17,10 @@ Click's own usage errors end with 2 as well; an interrupt ends with 130.
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 
 class BackupMxError(Exception):
@@ -78,6 +82,14 @@ class UnreachableError(MachineError):
     exit_code = 4
 
 
+class CloudError(BackupMxError):
+    """The cloud's provider refused to tell what it was asked, or could not."""
+
+
+class DnsError(BackupMxError):
+    """A name server, or whoever publishes names, refused what it was asked, or could not."""
+
+
 class LabError(BackupMxError):
     """The lab could not do what was asked."""
 
@@ -86,6 +98,16 @@ class HostError(BackupMxError):
     """Something is missing on this host: root, a program, a kernel feature."""
 
     exit_code = 3
+
+
+def defect(error: BaseException) -> str:
+    """Return what is told of an error that nobody foresaw: its type, and where it was raised.
+
+    Never its own words: they may be a password, as those of UnicodeEncodeError are.
+    """
+    where = traceback.extract_tb(error.__traceback__, limit=-1)
+    place = "".join(f" at {Path(each.filename).name}:{each.lineno}" for each in where)
+    return f"a defect in backup-mx: {type(error).__name__}{place}"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -23,6 +23,14 @@ class Finding:
     do: str = ""
 
 
+_WORST: tuple[Verdict, ...] = ("pass", "warn", "unknown", "fail")
+
+
+def worst(findings: Iterable[Finding]) -> Verdict:
+    """Return the worst verdict of them: a failure is worse than what is not known."""
+    return max((each.verdict for each in findings), key=_WORST.index, default="unknown")
+
+
 def passed(findings: Iterable[Finding]) -> bool:
     """Tell whether nothing failed and nothing is unknown."""
     return all(finding.verdict in ("pass", "warn") for finding in findings)

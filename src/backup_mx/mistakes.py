@@ -19,6 +19,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from backup_mx.checks import Options, RefusedError, check_of, follows, printable, to_toml
+from backup_mx.conflicts_cloud import Conflict, of_cloudflare, of_oci
+from backup_mx.conflicts_live import of_policy, of_updates
 from backup_mx.errors import Problem, did_you_mean
 from backup_mx.values import WIREGUARD_KEY, DomainCheck, SecretCheck, ip
 
@@ -96,11 +98,16 @@ def _faults(
 
 def _options(path: _Path, sections: Sections) -> Mapping[str, FieldInfo]:
     """Return the options that the table has in which ``path`` ends."""
-    return sections[str(path[0])].model_fields
+    for end in (2, 1):  # [cloud.oci] has options of its own, [relay.mx2] those of all relays
+        if model := sections.get(".".join(map(str, path[:end]))):
+            return model.model_fields
+    start = f"{path[0]}."
+    return {key.removeprefix(start): FieldInfo() for key in sections if key.startswith(start)}
 
 
 def _is_secret(path: _Path, sections: Sections) -> bool:
-    option = _options(path, sections).get(str(path[-1]))
+    named = next(part for part in reversed(path) if isinstance(part, str))  # not a list's index
+    option = _options(path, sections).get(named)
     return option is not None and check_of(option) is SecretCheck
 
 
@@ -110,12 +117,16 @@ def _looks_secret(path: _Path, tables: Tables, sections: Sections) -> bool:
         key
         for model in sections.values()
         for key, field in model.model_fields.items()
-        if check_of(field) is SecretCheck
+        if check_of(field) is SecretCheck and not isinstance(field.default, tuple)
     ]
     value = _at(tables, path) if _exists(tables, path) else None
-    return bool(did_you_mean(str(path[-1]), secrets)) or (
-        isinstance(value, str) and bool(WIREGUARD_KEY.fullmatch(value))
+    values = value if isinstance(value, list) else [value]
+    # A URL of a place that is told may hold a token, whatever it stands under.
+    telling = any(
+        isinstance(each, str) and (WIREGUARD_KEY.fullmatch(each) or "://" in each)
+        for each in values
     )
+    return telling or bool(did_you_mean(str(path[-1]), secrets))
 
 
 def _unquoted_domain(path: _Path, tables: Tables) -> str:
@@ -152,8 +163,67 @@ def _conflicts(tables: Tables, sections: Sections) -> Iterator[_Mistake]:
             yield from _owner(section, name, options, tables)
     yield from _same_domain(table(tables, "domain"))
     yield from _relays_as_domains(domains, relays)
-    operator = dict(_checked(table(tables, "operator"), sections["operator"]))
-    yield from _operator_elsewhere(operator, table(tables, "domain"))
+    for section, key in (
+        ("operator", "address"), ("queue", "canary_message_to"), ("roundtrip", "recipient")
+    ):  # fmt: skip
+        given = dict(_checked(table(tables, section), sections[section]))
+        yield from _mail_elsewhere((section, key), str(given.get(key, "")), table(tables, "domain"))
+    yield from _open_dashboard(table(tables, "access"))
+    found = (
+        *_clouds(tables, sections, relays, domains),
+        *_published(tables, sections, relays, domains),
+    )
+    for path, expected, hint in found:
+        yield _Mistake(path, expected, hint)
+
+
+def _clouds(
+    tables: Tables, sections: Sections, relays: Mapping[str, Tables], domains: Mapping[str, Tables]
+) -> Iterator[Conflict]:
+    """Tell what clashes with the cloud and with Cloudflare, where the file has them."""
+    if "oci" in table(tables, "cloud"):
+        access = dict(_checked(table(tables, "access"), sections["access"]))
+        yield from of_oci(_part(tables, sections, "cloud", "oci"), relays, access)
+    yield from of_cloudflare(_part(tables, sections, "dns", "cloudflare"), relays, domains)
+
+
+def _published(
+    tables: Tables, sections: Sections, relays: Mapping[str, Tables], domains: Mapping[str, Tables]
+) -> Iterator[Conflict]:
+    """Tell what clashes with what is published otherwise."""
+    hostnames = (relay["hostname"] for relay in relays.values() if "hostname" in relay)
+    updates, cloudflare = (
+        _part(tables, sections, "dns", name) for name in ("rfc2136", "cloudflare")
+    )
+    yield from of_updates(updates, cloudflare, dict.fromkeys((*hostnames, *domains)))
+    policy, tls = (
+        dict(_checked(table(tables, name), sections[name])) for name in ("mta_sts", "tls")
+    )
+    yield from of_policy(policy, relays, tls)
+
+
+def _part(tables: Tables, sections: Sections, section: str, name: str) -> Tables:
+    """Return what is right of a table such as [cloud.oci], with its defaults."""
+    model = sections[f"{section}.{name}"]
+    return dict(_checked(_with_defaults(table(table(tables, section), name), model), model))
+
+
+def _with_defaults(options: Tables, model: type[Options]) -> Tables:
+    """Return a table's options, and those that it leaves out as if they stood there."""
+    fields = model.model_fields.items()
+    fixed = {key: field.default for key, field in fields if not field.is_required()}
+    return {key: value for key, value in {**fixed, **options}.items() if value is not None}
+
+
+def _open_dashboard(access: Tables) -> Iterator[_Mistake]:
+    """Tell where the dashboard would need a password that it has not."""
+    path = ("access", "dashboard_password")
+    if "dashboard_password" in access:
+        return
+    if access.get("dashboard_from"):
+        yield _Mistake(path, "missing: others than the relay itself may open the dashboard")
+    elif access.get("dashboard_actions"):
+        yield _Mistake(path, "missing: whoever has a login there could delete mail")
 
 
 def _right_values(named: Tables, model: type[Options]) -> dict[str, dict[str, Any]]:
@@ -168,8 +238,13 @@ def _right_values(named: Tables, model: type[Options]) -> dict[str, dict[str, An
 def _checked(options: Tables, model: type[Options]) -> Iterator[tuple[str, object]]:
     for key, field in model.model_fields.items():
         if key in options:
+            given, check = options[key], check_of(field)
+            listed = getattr(field.annotation, "__origin__", None) is tuple
             with contextlib.suppress(ValueError):
-                yield key, check_of(field)(options[key])
+                if not listed:
+                    yield key, check(given)
+                elif isinstance(given, list):
+                    yield key, [check(each) for each in given]
 
 
 def _twins(relays: Mapping[str, Mapping[str, object]]) -> Iterator[_Mistake]:
@@ -294,13 +369,12 @@ def _same_domain(domains: Tables) -> Iterator[_Mistake]:
         seen.add(name)
 
 
-def _operator_elsewhere(operator: Tables, domains: Tables) -> Iterator[_Mistake]:
-    """Tell where the operator's mail would leave the domains, if all of them are known."""
+def _mail_elsewhere(path: _Path, address: str, domains: Tables) -> Iterator[_Mistake]:
+    """Tell where mail of the relay's own would leave the domains, if all of them are known."""
     names = [name for name, _ in _domain_names(domains)]
-    home = operator.get("address", "").rpartition("@")[2]
+    home = address.rpartition("@")[2]
     if home and len(names) == len(domains) > 0 and home not in names:
-        near = did_you_mean(home, names)
-        yield _Mistake(("operator", "address"), "expected an address in one of the domains", near)
+        yield _Mistake(path, "expected an address in one of the domains", did_you_mean(home, names))
 
 
 def _domain_names(domains: Tables) -> Iterator[tuple[str, str]]:

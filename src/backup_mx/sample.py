@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic.fields import FieldInfo
 
 from backup_mx.checks import Options, check_of, follows, to_toml
-from backup_mx.config import SECTIONS, Named
+from backup_mx.options import SECTIONS, Named
 
 _EXAMPLE_HEAD = """\
 # backup-mx.toml with every option. Generated from the program's own declarations.
@@ -27,7 +27,8 @@ Generated from the program's own declarations; `make generated` writes it anew.
 The file is [TOML](https://toml.io/en/v1.0.0). An option that is not in this list is a mistake, and
 `backup-mx check` shows all mistakes at once. Host names and domains are written in their ASCII form
 (`xn--…`), addresses of IPv6 in brackets where a port may follow. Sizes have a unit: `"50 MiB"`
-(1,048,576 bytes each) or `"50 MB"` (1,000,000 bytes each).
+(1,048,576 bytes each) or `"50 MB"` (1,000,000 bytes each), durations one of s, min, h and d:
+`"15min"`.
 """
 
 _STARTER = """\
@@ -115,7 +116,7 @@ def _reference_section(model: type[Options]) -> str:
 def _general_heading(model: type[Options]) -> str:
     section = model.heading.partition(".")[0]
     if not issubclass(model, Named):
-        return section
+        return model.heading
     return f'{section}."NAME"' if '"' in model.heading else f"{section}.NAME"
 
 

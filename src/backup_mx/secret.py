@@ -27,7 +27,7 @@ class SecretFile:
         """
         place = folder / self.path
         try:
-            with place.open(encoding="utf-8") as file:
+            with place.open(encoding="utf-8-sig") as file:
                 if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & stat.S_IROTH:
                     raise SecretError(f"everybody may read {place}: chmod 600 {place}")
                 return _filled(file.read(), f"the file {place}")

@@ -14,6 +14,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator
 
@@ -38,6 +39,10 @@ _DNSBL = re.compile(
 )
 _SIZE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,3})?) ?([kmg]?i?b)", re.IGNORECASE)
 _UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_DURATION = re.compile(r"([0-9]{1,9}) ?(s|min|h|d)")
+_SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+_LONGEST = 3650 * 86400
+_PERCENT = re.compile(r"([0-9]{1,3}) ?%")
 _KEY_TYPES = (
     "ssh-ed25519",
     "ssh-rsa",
@@ -49,7 +54,12 @@ _KEY_TYPES = (
 )
 # 32 bytes as `wg genkey` writes them: the last character stands for four bits only.
 WIREGUARD_KEY = re.compile(r"[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=")
+_DIRECTORY_PATH = re.compile(r"/[A-Za-z0-9._~/-]*")
+_TAG = re.compile(r"tag:[a-z][a-z0-9-]{0,62}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# What a rebuild fills in; a shell's ${HOME} stays.
+_REBUILD_NAMES = ("relay", "address", "user_data")
+_PLACE = re.compile(r"(?<!\$)\{([A-Za-z_-]+)\}")
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
 _PRIVATE = [
     ipaddress.ip_network(net)
@@ -96,6 +106,18 @@ class SshTarget:
     def __str__(self) -> str:
         """Write it as in the config file."""
         return f"{self.user}@{bracketed(self.host)}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Recipients:
+    """Which recipients of a domain are taken.
+
+    kind is "catch-all", "callout", "table" or "fetch"; source a table's file, as the config names
+    it, or the URL from which it is fetched.
+    """
+
+    kind: Literal["catch-all", "callout", "table", "fetch"]
+    source: str = ""
 
 
 def bracketed(host: str) -> str:
@@ -197,6 +219,75 @@ def _size(value: object) -> int:
     return size
 
 
+def _duration(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        raise HintError('a number needs its unit: "30d", "4h", "15min" or "5s", in quotes')
+    found = _DURATION.fullmatch(text_of(value))
+    if not found:
+        raise HintError("the units are s, min, h and d")
+    seconds = int(found[1]) * _SECONDS[found[2]]
+    if not 1 <= seconds <= _LONGEST:
+        raise HintError("from one second to ten years")
+    return seconds
+
+
+def _percent(value: object) -> int:
+    found = _PERCENT.fullmatch(text_of(value))
+    if not found or int(found[1]) > 100:
+        raise ValueError
+    return int(found[1])
+
+
+def _recipients(value: object) -> Recipients:
+    if value == "catch-all":
+        return Recipients("catch-all")
+    if value == "callout":
+        return Recipients("callout")
+    if not isinstance(value, dict):
+        raise HintError(did_you_mean(text_of(value), ("catch-all", "callout")))
+    if list(value) == ["table"]:
+        return Recipients("table", text_of(value["table"]))
+    if list(value) == ["fetch"]:
+        return Recipients("fetch", _url(value["fetch"]))
+    raise HintError(did_you_mean(next(iter(value), ""), ("table", "fetch")))
+
+
+def _url(value: object) -> str:
+    """Check a URL that is fetched from: its host stands in it, a name and password do not."""
+    url = text_of(value)
+    with contextlib.suppress(ValueError):
+        parts = urlsplit(url)
+        _host_and_port(parts.netloc)
+        if parts.scheme in ("http", "https") and not parts.fragment and " " not in url:
+            return url
+    raise HintError("fetch takes a URL of http or https, without a user's name in it")
+
+
+def _acme_directory(value: object) -> str:
+    """Check the URL of an ACME server's directory: HTTPS, which is the protocol's own demand."""
+    url = text_of(value)
+    with contextlib.suppress(ValueError):
+        parts = urlsplit(url)
+        _host_and_port(parts.netloc)
+        if parts.scheme == "https" and _DIRECTORY_PATH.fullmatch(url.partition(parts.netloc)[2]):
+            return url
+    raise HintError("a URL of https, such as https://ca.example.org/acme/acme/directory")
+
+
+def _tailnet_server(value: object) -> str:
+    """Check where a tailnet's server is: a URL of https with a host, maybe a port, and no more."""
+    url = text_of(value).removesuffix("/")
+    scheme, _, place = url.partition("://")
+    if scheme != "https":
+        raise HintError("a URL of https, such as https://headscale.example.org")
+    _host_and_port(place)
+    return url
+
+
+def _tag(value: object) -> str:
+    return matching(_TAG, text_of(value))
+
+
 def _dnsbl(value: object) -> str:
     site = text_of(value)
     found = _DNSBL.fullmatch(site)
@@ -247,6 +338,12 @@ def _threshold(value: object) -> int:
     return value
 
 
+def _preference(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 65535:
+        raise ValueError
+    return value
+
+
 def _port(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 65535:
         raise ValueError
@@ -285,6 +382,15 @@ def _argv(value: object) -> tuple[str, ...]:
     return tuple(text_of(part) for part in value)
 
 
+def _rebuild_word(value: object) -> str:
+    """Check a word of rebuild_command: a slip in a {name} would go to the provider as it stands."""
+    for name in _PLACE.findall(text_of(value)):
+        if name not in _REBUILD_NAMES:
+            known = ", ".join(f"{{{each}}}" for each in _REBUILD_NAMES)
+            raise HintError(f"nothing stands for {{{name}}}, only for {known}")
+    return text_of(value)
+
+
 def _interface(value: object) -> str:
     return matching(_INTERFACE, text_of(value))
 
@@ -308,9 +414,8 @@ Fqdn = Annotated[str, Check('a full host name such as "mx2.example.org"', _fqdn)
 DomainName = Annotated[str, DomainCheck]
 PublicAddress = Annotated[Address, Check("a public IPv4 or IPv6 address", _public_address)]
 Ssh = Annotated[SshTarget, Check('"user@host", "user@host:port" or "host"', _ssh_target)]
-DrainTarget = Annotated[
-    HostPort, Check('"host:port", "1.2.3.4:port" or "[v6 address]:port"', _drain_target)
-]
+DrainTargetCheck = Check('"host:port", "1.2.3.4:port" or "[v6 address]:port"', _drain_target)
+DrainTarget = Annotated[HostPort, DrainTargetCheck]
 TlsLevel = Annotated[
     Literal["verify", "encrypt", "may", "none"], _one_of("verify", "encrypt", "may", "none")
 ]
@@ -322,6 +427,7 @@ EdgeKind = Annotated[
 ]
 Endpoint = Annotated[HostPort, Check('"host:port", the port being WireGuard\'s', _drain_target)]
 Port = Annotated[int, Check("a port number from 1 to 65535", _port)]
+Preference = Annotated[int, Check("a whole number from 1 to 65535", _preference)]
 Interface = Annotated[str, Check('an interface\'s name such as "eth0"', _interface)]
 InnerAddress = Annotated[
     Address, Check('a private IPv4 or IPv6 address such as "10.0.20.2"', _private_address)
@@ -337,11 +443,20 @@ Threshold = Annotated[int, Check("a whole number from 1 to 100", _threshold)]
 Dnsbl = Annotated[
     str, Check('"domain", "domain=filter" or either with "*weight", without spaces', _dnsbl)
 ]
-Cidrs = Annotated[
-    tuple[Annotated[Network, Check('a network such as "198.51.100.0/24"', _network)], ...],
-    AfterValidator(_not_empty),
+Duration = Annotated[int, Check('a duration such as "30d", "4h", "15min" or "5s"', _duration)]
+Percent = Annotated[int, Check('a share such as "20%"', _percent)]
+RecipientsPolicy = Annotated[
+    Recipients,
+    Check('"catch-all", "callout", { table = "FILE" } or { fetch = "URL" }', _recipients),
 ]
-PublicKey = Annotated[
-    str, Check('one line of an OpenSSH .pub file, such as "ssh-ed25519 AAAA…"', _public_key)
-]
+AtRetention = Annotated[Literal["hold", "keep"], _one_of("hold", "keep")]
+Cidr = Annotated[Network, Check('a network such as "198.51.100.0/24"', _network)]
+Cidrs = Annotated[tuple[Cidr, ...], AfterValidator(_not_empty)]
+PublicKeyCheck = Check('one line of an OpenSSH .pub file, such as "ssh-ed25519 AAAA…"', _public_key)
+PublicKey = Annotated[str, PublicKeyCheck]
+AcmeDirectory = Annotated[str, Check("the URL of an ACME directory", _acme_directory)]
+PemFile = Annotated[str, Check("the name of a PEM file", text_of)]
+TailnetServer = Annotated[str, Check("the URL of Tailscale or Headscale", _tailnet_server)]
+TailnetTag = Annotated[str, Check('a tag such as "tag:backup-mx"', _tag)]
+Word = Annotated[str, Check("a word of a command: its program, or an argument", _rebuild_word)]
 MailAddress = Annotated[str, Check('a mail address such as "me@example.org"', _mail_address)]

@@ -2,28 +2,47 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from backup_mx import cli
-from backup_mx.cli import relays
+from backup_mx.cli import relays, verbs
 from backup_mx.cli.kits import written
-from backup_mx.cli.terminal import duration, printable, size, write
+from backup_mx.cli.terminal import write
 from backup_mx.errors import LabError
 from backup_mx.kit.files import KitFile
-from backup_mx.machine.ship import Answer
+from backup_mx.machine.ship import Answer, Tell
+from backup_mx.relay.operator import parcel
+from backup_mx.relay.operator import verbs as relay_verbs
+from backup_mx.relay.operator.parcel import Letter, To
+from backup_mx.relay.text import printable
 
 FACTS = (
     *("--hostname", "mx2.example.org", "--address", "203.0.113.20"),
     *("--primary", "mail.example.org", "--drain-to", "mail.example.org:2526"),
     *("--domain", "example.org"),
 )
+
+TWO_ON_ORACLE = """
+relay.mx2 = { hostname = "mx2.example.org", address = "198.18.7.20" }
+relay.mx3 = { hostname = "mx3.example.org", address = "198.18.7.21" }
+primary.home.hostname = "mail.example.org"
+domain."example.org" = {}
+access.ssh_keys = [
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFDYWOCYXsx/YEGKrwzFq1h/QsJXCohAlanozKzQ9lRc me"
+]
+[cloud.oci]
+tenancy = "ocid1.tenancy.oc1..aaaaexample"
+region = "eu-frankfurt-1"
+budget_mail = "me@example.net"
+"""
 
 
 @dataclass(frozen=True)
@@ -61,6 +80,20 @@ def test_five_facts_make_a_relay(verb: Verb, tmp_path: Path) -> None:
     assert built.code == 0
     assert (tmp_path / "build/mx2/relay.pyz").read_bytes().startswith(b"#!/usr/bin/env python3\n")
     assert (tmp_path / "build/mx2/user-data").stat().st_mode & 0o777 == 0o600
+
+
+def test_build_writes_what_terraform_reads(verb: Verb, tmp_path: Path) -> None:
+    """Of every relay, whichever is built: one that is left out would be destroyed."""
+    (tmp_path / "backup-mx.toml").write_text(TWO_ON_ORACLE)
+    ended = verb("build", "mx2")
+    assert ended.code == 0
+    inputs = tmp_path / "terraform/oci/backup-mx.auto.tfvars.json"
+    assert f"{inputs.relative_to(tmp_path)}  for Terraform, in its folder" in ended.out
+    told = json.loads(inputs.read_text())["relays"]
+    assert {name: relay["user_data"] for name, relay in told.items()} == {
+        "mx2": "../../build/mx2/user-data",
+        "mx3": "../../build/mx3/user-data",
+    }
 
 
 def test_init_never_overwrites(verb: Verb, tmp_path: Path) -> None:
@@ -135,7 +168,7 @@ def test_a_folder_that_cannot_be_written(verb: Verb, tmp_path: Path) -> None:
     [
         (LabError("the lab is gone"), 1, "backup-mx: the lab is gone\n"),
         (KeyboardInterrupt(), 130, "backup-mx: interrupted\n"),
-        (ZeroDivisionError("oh"), 1, "a defect in backup-mx: ZeroDivisionError('oh')"),
+        (ZeroDivisionError("oh"), 1, "a defect in backup-mx: ZeroDivisionError at test_cli.py:"),
     ],
 )
 def test_every_failure_is_one_message(
@@ -154,118 +187,278 @@ def test_every_failure_is_one_message(
 
 
 class FakeHost:
-    """A relay that answers every command with the same words."""
+    """A relay that answers every command with the same words, and notes what it was asked."""
 
-    def __init__(self, answer: Answer) -> None:
-        self.answer = answer
+    def __init__(self, *answers: Answer) -> None:
+        self.answers = list(answers)
+        self.asked: list[list[str]] = []
+        self.given: list[bytes] = []
 
-    def run(self, *_: object, **__: object) -> Answer:
-        return self.answer
-
-
-def listing(**changes: object) -> str:
-    entry: dict[str, object] = {
-        "queue_name": "deferred",
-        "queue_id": "4dDqXk0YqYz5N",
-        "arrival_time": 1790000000,
-        "message_size": 2048,
-        "sender": "a@example.net",
-        "recipients": [{"address": "alice@example.org", "delay_reason": "timed out"}],
-    }
-    return json.dumps(entry | changes)
+    def run(self, argv: Sequence[str], *, stdin: bytes = b"", tell: Tell | None = None) -> Answer:
+        self.asked.append(list(argv))
+        self.given.append(stdin)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        for line in answer.stdout.splitlines():
+            if tell:
+                tell(line)
+        return answer
 
 
 @pytest.fixture
-def relay_says(monkeypatch: pytest.MonkeyPatch) -> Callable[[Answer], None]:
+def relay_says(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeHost]:
     """A setter of what the relay answers."""
-    return lambda answer: monkeypatch.setattr(relays, "host_of", lambda *_: FakeHost(answer))
+
+    def says(*answers: Answer) -> FakeHost:
+        made = FakeHost(*answers)
+        monkeypatch.setattr(verbs, "host_of", lambda *_: made)
+        return made
+
+    return says
 
 
-def test_queue_tells_why(verb: Verb, relay_says: Callable[[Answer], None]) -> None:
-    """Each message is shown with the other server's words."""
-    relay_says(Answer(0, listing(), ""))
-    ended = verb("queue")
-    assert ended.code == 0
-    assert "4dDqXk0YqYz5N" in ended.out
-    assert "timed out" in ended.out
-    assert "1 waiting, 2 KiB" in ended.out
-    assert json.loads(verb("queue", "--json").out)["messages"][0]["id"] == "4dDqXk0YqYz5N"
+RelaySays = Callable[..., FakeHost]
+ID = "4jXLkx0p7MzJ0mR"
 
 
-def test_an_empty_queue(verb: Verb, relay_says: Callable[[Answer], None]) -> None:
-    """Nothing is said to wait when nothing waits."""
-    relay_says(Answer(0, "", ""))
-    assert verb("queue").out == "Nothing waits.\n"
-    assert verb("drain").out == "Nothing waits.\n"
+def test_a_relay_answers_for_itself(verb: Verb, relay_says: RelaySays) -> None:
+    """What it prints is shown, what it ends with is passed on, and so are the options."""
+    host = relay_says(Answer(1, "two lines\nof it\n", "backup-mx: and a complaint\n"))
+    ended = verb("queue", "mx2", "--class", "refused", "--older", "4h", "--limit", "7", "--held")
+    assert ended == Ended(1, "two lines\nof it\n", "backup-mx: and a complaint\n")
+    options = ["--class=refused", "--older=14400", "--held", "--limit=7"]
+    assert host.asked == [["env", "/usr/local/bin/backup-mx", "queue", *options]]
 
 
-def test_what_servers_say_steers_no_terminal(
-    verb: Verb, relay_says: Callable[[Answer], None]
+def test_nothing_a_machine_says_steers_a_terminal(verb: Verb, relay_says: RelaySays) -> None:
+    """Neither its answer nor a complaint reaches the terminal as it came."""
+    relay_says(Answer(1, "a\x1b]0;pwn\x07\n", "b\x9b2J"))
+    ended = verb("status")
+    assert "\x1b" not in ended.out
+    assert "\x07" not in ended.out
+    assert "\x9b" not in ended.err
+
+
+def test_a_relay_without_an_agent(verb: Verb, relay_says: RelaySays) -> None:
+    """One clear message that says what brings it."""
+    relay_says(Answer(127, "", "env: '/usr/local/bin/backup-mx': No such file or directory"))
+    ended = verb("queue", "mx2")
+    assert ended.code == 1
+    assert ended.err == (
+        "backup-mx: mx2 does not have the agent yet: backup-mx deploy mx2 brings it\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("hold",),
+        ("hold", "mx2"),
+        ("hold", ID, "--all"),
+        ("hold", ID, "mx2"),
+        ("delete", ID),  # nobody is there to say yes
+        ("queue", "mx2", "mx3"),
+        ("maintenance", "mx2"),
+        ("maintenance", "on", "off"),
+        ("show", "mx2"),
+        ("queue", "--older", "soon"),
+        ("queue", "--class", "odd"),
+    ],
+)
+def test_wrong_usage_asks_no_relay(
+    verb: Verb, relay_says: RelaySays, arguments: tuple[str, ...]
 ) -> None:
-    """Escape sequences, markup and line breaks in SMTP text are shown, not obeyed."""
-    hostile = [{"address": "[red]x[/red]@example.org", "delay_reason": "\x1b[2Jgone\r\n\x9b1m"}]
-    relay_says(Answer(0, listing(recipients=hostile), ""))
-    shown = verb("queue").out
-    assert "\x1b" not in shown
-    assert "\x9b" not in shown
-    assert "[red]x[/red]" in shown
+    """What cannot be meant is told here."""
+    host = relay_says(Answer(0, "", ""))
+    assert verb(*arguments).code == 2
+    assert host.asked == []
 
 
-def test_a_relay_that_fails(verb: Verb, relay_says: Callable[[Answer], None]) -> None:
-    """The machine's own words are passed on."""
-    relay_says(Answer(69, "", "postqueue: fatal: mail system is down"))
-    ended = verb("queue")
+def test_a_few_ids_are_arguments_and_many_are_not(verb: Verb, relay_says: RelaySays) -> None:
+    """A command line has its limits, standard input has none."""
+    host = relay_says(Answer(0, "", ""))
+    assert verb("hold", "mx2", ID, ID).code == 0
+    assert host.asked[-1][2:] == ["hold", "--", ID]
+    many = [f"{number:08X}" for number in range(2000)]
+    assert verb("requeue", *many, "--json").code == 0
+    assert host.asked[-1][2:] == ["requeue", "--json", "--", "-"]
+    assert host.given[-1].decode().split() == many
+
+
+def test_what_a_filter_means_is_looked_up_first(verb: Verb, relay_says: RelaySays) -> None:
+    """So that what was asked about is what is deleted, and not what has come since."""
+    host = relay_says(Answer(0, f"{ID}\n", ""), Answer(0, "gone\n", ""))
+    assert verb("delete", "--domain", "example.org", "--yes").out == "gone\n"
+    assert [asked[2:] for asked in host.asked] == [
+        ["queue", "--domain=example.org", "--ids"],
+        ["delete", "--yes", "--", ID],
+    ]
+
+
+def test_many_messages_are_shown_at_once(verb: Verb, relay_says: RelaySays) -> None:
+    """As the verbs that change them take them: by IDs, or by what they have in common."""
+    host = relay_says(*[Answer(0, f"{ID}\n", "")] * 3)
+    assert verb("show", "mx2", ID, f"{ID[:-1]}8", "--body", "--json").code == 0
+    assert verb("show", "--held").out == f"{ID}\n"
+    assert [asked[2:] for asked in host.asked] == [
+        ["show", "--body", "--json", "--", ID, f"{ID[:-1]}8"],
+        ["queue", "--held", "--ids"],
+        ["show", "--", ID],
+    ]
+
+
+@pytest.mark.parametrize("said", ["--yes", "ALL", f"{ID}\n../x", "\x1b[2J", f"{ID};rm"])
+def test_what_the_relay_finds_is_checked(verb: Verb, relay_says: RelaySays, said: str) -> None:
+    """What is no queue ID becomes no argument of a command that root runs."""
+    host = relay_says(Answer(0, said, ""))
+    ended = verb("hold", "--all")
     assert ended.code == 1
-    assert "mail system is down" in ended.err
+    assert "no queue ID" in ended.err
+    assert [asked[2] for asked in host.asked] == ["queue"]
 
 
-def test_a_relay_that_talks_nonsense(verb: Verb, relay_says: Callable[[Answer], None]) -> None:
-    """What is not a listing is refused in one line."""
-    relay_says(Answer(0, "what?", ""))
-    ended = verb("queue")
+def test_what_somebody_names_is_no_option(verb: Verb, relay_says: RelaySays) -> None:
+    """Also where the relay's name came first: nothing after it is read as an option there."""
+    host = relay_says(Answer(0, "", ""))
+    assert verb("show", "mx2", "--", "--help").code == 2
+    assert host.asked == []
+    verb("show", "mx2", ID)
+    verb("maintenance", "on", "--for", "4h")
+    assert [asked[2:] for asked in host.asked] == [
+        ["show", "--", ID],
+        ["maintenance", "--for=14400", "--", "on"],
+    ]
+
+
+def parcel_of(queue_id: str) -> tuple[str, bytes]:
+    """What export carries for a message, and the message."""
+    body = b"Subject: x\r\n\r\n" + queue_id.encode() + b"\r\n"
+    letter = Letter(
+        *(1, "mx2.example.org", (queue_id,), "", (To("alice@example.org"),), 0, False, len(body)),
+        hashlib.sha256(body).hexdigest(),
+        *(False, False, {}),
+    )
+    return "\n".join([*parcel.carried(queue_id, [body]), parcel.sealed(letter)]), body
+
+
+def test_export_brings_the_files_here(verb: Verb, relay_says: RelaySays, tmp_path: Path) -> None:
+    """As often as the relay says that there is more; what could not be exported is named."""
+    first, body = parcel_of(ID)
+    results = [
+        json.dumps(
+            {"results": [{"id": name, "done": done, "said": "exported" if done else "gone"}]}
+        )
+        for name, done in ((ID, True), ("1A2B3C4D", False))
+    ]
+    host = relay_says(Answer(0, f"{first}\n{results[0]}\n", ""), Answer(0, results[1], ""))
+    ended = verb("export", ID, "1A2B3C4D", "-o", "out")
     assert ended.code == 1
-    assert "not a line of postqueue -j" in ended.err
+    assert ended.out.startswith("1A2B3C4D: gone\n1 message exported")
+    assert (tmp_path / "out" / f"{ID}.eml").read_bytes() == body
+    assert (tmp_path / "out" / f"{ID}.json").stat().st_mode & 0o777 == 0o600
+    assert host.given == [f"{ID}\n1A2B3C4D".encode(), b"1A2B3C4D"]
+
+
+def test_one_message_that_comes_spoilt_stops_no_other(
+    verb: Verb, relay_says: RelaySays, tmp_path: Path
+) -> None:
+    """A relay of another version may send what is not read here: that is said of it alone.
+
+    Of what ends in the midst of the bytes nothing is left.
+    """
+    spoilt, whole = (parcel_of(name)[0] for name in (ID, OTHER))
+    third = "4jXLkx0p7NzJ0mS"
+    begun = parcel_of(third)[0].splitlines()[0]
+    spoilt = spoilt.replace("alice@example.org", "alice@exa mple")
+    relay_says(Answer(0, f"{begun}\n{spoilt}\n{whole}\n{told(ID, OTHER, third)}", ""))
+    ended = verb("export", ID, OTHER, third, "-o", "out")
+    assert ended.code == 1
+    said = f"{ID}: did not come: not what backup-mx export writes: an address\n"
+    assert ended.out.startswith(f"{said}{third}: did not come\n1 message exported")
+    assert {each.name for each in (tmp_path / "out").iterdir()} == {f"{OTHER}.eml", f"{OTHER}.json"}
+
+
+def test_a_relay_that_exports_nonsense(verb: Verb, relay_says: RelaySays, tmp_path: Path) -> None:
+    """Neither a name of its choice nor another answer writes anything."""
+    hostile = json.dumps({"id": "../../x", "part": "eHh4"})
+    for said in (f"{hostile}\n" + json.dumps({"results": []}), "what?", ""):
+        relay_says(Answer(0, said, ""))
+        assert verb("export", ID, "-o", "out").code == 1
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+OTHER = "4jXLkx0p7MzJ0mS"
+
+
+def told(*names: str, done: object = True) -> str:
+    return json.dumps({"results": [{"id": name, "done": done, "said": "x"} for name in names]})
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0 s"), (59, "59 s"), (90, "2 min"), (7200, "2 h"), (864000, "10 d")]
+    ("said", "words"),
+    [
+        (told(OTHER), "stopped exporting"),  # for ever something else
+        (f"{parcel_of(OTHER)[0]}\n{told(ID)}", "not asked for"),
+        (f"{parcel_of(ID)[0]}\n{parcel_of(ID)[0]}\n{told(ID)}", "not asked for"),
+        (told(ID), "did not come"),
+        (told(ID, done="yes"), "as it should"),
+        ('{"results": [5]}', "as it should"),
+        ('{"results": ' + "[" * 100_000, "as it should"),
+        ("x" * 900 + "\n" + "x" * 900, "more than"),
+    ],
 )
-def test_durations(seconds: int, text: str) -> None:
-    """Durations are written as people do."""
-    assert duration(seconds) == text
+def test_a_hostile_relay_is_not_followed(
+    verb: Verb,
+    relay_says: RelaySays,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    said: str,
+    words: str,
+) -> None:
+    """What was not asked for is not written; what did not come is no success; it ends."""
+    if "more" in words:
+        monkeypatch.setattr(verbs, "_BROUGHT", 1000)
+    relay_says(Answer(0, said, ""))
+    ended = verb("export", ID, "-o", "out")
+    assert ended.code == 1
+    assert words in ended.out + ended.err
+    assert not (tmp_path / "out" / f"{OTHER}.eml").exists()
 
 
-@pytest.mark.parametrize(
-    ("octets", "text"), [(0, "0 B"), (1023, "1023 B"), (2048, "2 KiB"), (3 * 2**30, "3.0 GiB")]
-)
-def test_sizes(octets: int, text: str) -> None:
-    """Sizes are written as people do."""
-    assert size(octets) == text
+def test_import_sends_what_is_sound(verb: Verb, relay_says: RelaySays, tmp_path: Path) -> None:
+    """A message whose bytes are not those that were exported does not leave this host."""
+    box = parcel.Inbox(tmp_path / "out")
+    box.begin()
+    for name in (ID, "4jXLkx0p7MzJ0mS"):
+        for line in parcel_of(name)[0].splitlines():
+            box.take(line)
+    (tmp_path / "out" / "4jXLkx0p7MzJ0mS.eml").write_bytes(b"another")
+    said = json.dumps({"results": [{"id": ID, "done": True, "said": "imported as 1A2B3C4D"}]})
+    host = relay_says(Answer(0, said, ""))
+    ended = verb("import", "out")
+    assert ended.code == 1
+    assert "4jXLkx0p7MzJ0mS.eml is not what was exported" in ended.out
+    assert ended.out.endswith("1 message imported\n")
+    assert host.asked[0][2:] == ["import", "--carry"]
+    assert ID.encode() in host.given[0]
+    assert b"4jXLkx0p7MzJ0mS" not in host.given[0]
+
+
+def test_the_table_is_all_there_is(verb: Verb) -> None:
+    """Every verb of the relay's is one of ours, with the same options; hidden ones are not."""
+    out = verb("--help").out
+    for each in relay_verbs.VERBS:
+        assert (f"\n  {each.name} " in out) == (not each.hidden)
+        if each.hidden:
+            continue
+        helped = verb(each.name, "--help").out
+        assert all((option.name in helped) == (not option.hidden) for option in each.options)
+        assert "--lab NAME" in helped
 
 
 def test_printable_keeps_words() -> None:
     """Text in any script stays; only what steers is replaced."""
     assert printable("für 例え") == "für 例え"
     assert printable("a\nb") == "a�b"
-
-
-def test_held_mail_is_not_tried(verb: Verb, relay_says: Callable[[Answer], None]) -> None:
-    """A flush leaves what is on hold; drain says so."""
-    relay_says(Answer(0, listing() + "\n" + listing(queue_id="4dHeld", queue_name="hold"), ""))
-    assert verb("drain").out == "1 message is tried now.\n1 message is on hold, and not tried.\n"
-    assert json.loads(verb("drain", "--json").out) == {"tried": 1, "held": 1}
-
-
-def test_nothing_a_machine_says_steers_a_terminal(
-    verb: Verb, relay_says: Callable[[Answer], None]
-) -> None:
-    """Neither an ID nor a complaint reaches the terminal as it came."""
-    relay_says(Answer(0, listing(queue_id="4d\x1b]0;pwn", queue_name="[/foo]"), ""))
-    shown = verb("queue")
-    assert shown.code == 0
-    assert "\x1b" not in shown.out
-    relay_says(Answer(1, "", "postqueue: \x1b]0;pwn\x07"))
-    assert "\x1b" not in verb("queue").err
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,9 @@ from pydantic import ValidationError
 
 from backup_mx import sample
 from backup_mx.checks import to_toml
-from backup_mx.config import SECTIONS, Config, load, parse
+from backup_mx.config import Config, load, parse
 from backup_mx.errors import ConfigError, Problem
+from backup_mx.options import SECTIONS
 from backup_mx.values import HostPort, SshTarget
 
 DATA = Path(__file__).parent.parent / "data" / "config"
@@ -36,13 +37,44 @@ COMPANIONS = {
         'relay.mx2.wireguard_address = "10.0.20.2"',
         'relay.mx2.wireguard_key = { file = "mx2.key" }',
     ),
+    "access.dashboard_actions": ('access.dashboard_password = { file = "dash" }',),
+    "access.dashboard_from": ('access.dashboard_password = { file = "dash" }',),
+    "tailnet.": ('tailnet.auth_key = { file = "key" }',),
+    "cloud.oci.": (
+        'cloud.oci.tenancy = "ocid1.tenancy.oc1..aaaa"',
+        'cloud.oci.region = "eu-frankfurt-1"',
+        'cloud.oci.budget_mail = "me@example.net"',
+        "cloud.oci.may_cost = true",
+        'access.ssh_keys = ["ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABAQC7 me"]',
+    ),
+    "dns.cloudflare.": (
+        'dns.cloudflare.zones = { "example.org" = "023e105f4ecef8ad9ca31a8372d0c353" }',
+    ),
+    "dns.rfc2136.": (
+        'dns.rfc2136.server = "ns1.example.net:53"',
+        'dns.rfc2136.zones = ["example.org"]',
+        'dns.rfc2136.key_name = "backup-mx"',
+        'dns.rfc2136.key = { env = "TSIG" }',
+    ),
+    "roundtrip.": (
+        'roundtrip.submit = "smtp.example.net:587"',
+        'roundtrip.submit_user = "prober"',
+        'roundtrip.submit_password = { env = "SUBMIT" }',
+        'roundtrip.sender = "prober@example.net"',
+        'roundtrip.recipient = "probe@example.org"',
+        'roundtrip.imap = "mail.example.org:993"',
+        'roundtrip.imap_user = "probe"',
+        'roundtrip.imap_password = { env = "IMAP" }',
+    ),
     "edge.nftables.": ('edge.nftables.forward_to = "10.0.10.1:2526"',),
 }
 
 
 def toml(value: object) -> str:
     """Write a value with its tables, which to_toml leaves out in a list."""
-    return "{}" if value == {} else to_toml(value).replace("…", "{}")
+    if isinstance(value, list):
+        return f"[{', '.join(map(toml, value))}]"
+    return "{}" if value == {} else to_toml(value)
 
 
 def with_option(path: str, value: object) -> str:
@@ -59,12 +91,14 @@ def with_option(path: str, value: object) -> str:
 
 
 def value_at(config: Config, path: str) -> object:
-    section, *_, key = path.split(".")
+    section, *names, key = path.split(".")
     tables: dict[str, Any] = {
         "relay": config.relays.get("mx2"),
         "primary": config.primaries.get("home"),
         "domain": config.domains.get("example.org"),
         "edge": config.edges.get("nftables"),
+        "cloud": config.cloud.oci,
+        "dns": config.dns.rfc2136 if names == ["rfc2136"] else config.dns.cloudflare,
     }
     return getattr(tables.get(section) or getattr(config, section), key)
 
@@ -141,6 +175,29 @@ def test_defaults_follow() -> None:
     assert list(config.domains) == ["z.example", "a.example"]
 
 
+def test_oracles_image_has_a_user_of_its_own() -> None:
+    """A relay there is reached as ubuntu, and has a volume; others are not, and have none."""
+    text = (
+        FIVE_LINES
+        + """
+        relay.a = { hostname = "a.example.org", address = "203.0.113.21" }
+        relay.b = { hostname = "b.example.org", address = "203.0.113.22", ssh = "me@b.example.org" }
+        access.ssh_keys = ["ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABAQC7 me"]
+        [cloud.oci]
+        tenancy = "ocid1.tenancy.oc1..aaaa"
+        region = "eu-frankfurt-1"
+        budget_mail = "me@example.net"
+        relays = ["a", "b"]
+    """
+    )
+    relays = parse(text, "test").relays
+    assert {name: (str(each.ssh), each.volume) for name, each in relays.items()} == {
+        "mx2": ("root@203.0.113.20:22", False),
+        "a": ("ubuntu@203.0.113.21:22", True),
+        "b": ("me@b.example.org:22", True),
+    }
+
+
 def test_tables_know_their_names() -> None:
     """A relay, a primary and a domain say under which name they stand, in the file's order."""
     text = FIVE_LINES + 'relay.a = { hostname = "a.example.org", address = "203.0.113.21" }'
@@ -163,7 +220,8 @@ def test_unknown_keys(table: str, key: str) -> None:
     """A key that is no option is a mistake wherever it stands, whatever it is called."""
     lines = FIVE_LINES.replace('domain."example.org" = {}', 'domain."example.org".primary = "home"')
     (problem,) = problems_of(f"{lines}{table}{to_toml(key)} = 1")
-    assert (problem.line, problem.value) == (6, "1")
+    # What resembles "key", an option that names a secret, may be one misspelt: it is not shown.
+    assert (problem.line, problem.value) == (6, "" if key == "[key]" else "1")
     assert problem.expected == "there is no such option"
     assert problem.path.startswith(table)
     assert str(problem).isprintable()

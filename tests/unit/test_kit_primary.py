@@ -159,14 +159,14 @@ def test_the_page_names_every_file() -> None:
 def test_the_program_is_a_script_in_every_shell(shell: str, tmp_path: Path) -> None:
     """Its syntax is that of any POSIX shell."""
     if shutil.which(shell) is None:
-        pytest.skip(f"no {shell} here")
+        pytest.skip(f"no {shell} here: make packages")
     script = tmp_path / "backup-mx-kit"
     script.write_bytes(kit()["backup-mx-kit"].content)
     argv = [shell, "sh", "-n"] if shell == "busybox" else [shell, "-n"]
     subprocess.run([*argv, str(script)], check=True)
 
 
-@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="no shellcheck here")
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="no shellcheck: make packages")
 @pytest.mark.parametrize(
     ("name", "path"), [("home", "backup-mx-kit"), ("office", "config/user-patches.sh")]
 )

@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from backup_mx.machine.apply import files, packages, system, undo
-from backup_mx.machine.apply.files import Changes, File, Folder, diff_of
+from backup_mx.machine.apply import (
+    care,
+    checks,
+    files,
+    packages,
+    services,
+    steps,
+    system,
+    terminal,
+    undo,
+)
+from backup_mx.machine.apply.diff import diff_of
+from backup_mx.machine.apply.files import Changes, File, Folder, Service
+from backup_mx.machine.apply.steps import Steps
 from backup_mx.machine.apply.system import ApplyError
 
 
@@ -33,6 +49,16 @@ def test_a_file_is_in_place_only_if_all_of_it_is(place: File, tmp_path: Path) ->
     (tmp_path / "elsewhere").write_bytes(place.content)
     place.path.symlink_to(tmp_path / "elsewhere")
     assert not place.is_in_place()
+
+
+def test_a_file_that_is_written_once_is_somebody_elses(place: File) -> None:
+    """Whatever is in it is right; only where there is none it is written."""
+    once = replace(place, once=True)
+    place.path.write_text("rewritten by the relay\n")
+    assert once.is_in_place()
+    assert not place.is_in_place()
+    place.path.unlink()
+    assert not once.is_in_place()
 
 
 def test_a_diff_shows_what_changes(place: File) -> None:
@@ -92,6 +118,84 @@ def test_what_was_is_put_back(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_a_copy_is_never_seen_by_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it is made it is its maker's alone, and nothing that lies there is written through."""
+    secret, copy = tmp_path / "secret", tmp_path / "copy"
+    secret.write_text("secret")
+    secret.chmod(0o640)
+    modes: list[int] = []
+    monkeypatch.setattr(os, "chown", lambda path, *_, **__: modes.append(path.stat().st_mode))
+    undo.clone(secret, copy)
+    assert [mode & 0o777 for mode in modes] == [0o600]
+    assert (copy.read_text(), copy.stat().st_mode & 0o777) == ("secret", 0o640)
+    (tmp_path / "link").symlink_to(tmp_path / "precious")
+    with pytest.raises(FileExistsError):
+        undo.clone(secret, tmp_path / "link")
+    assert not (tmp_path / "precious").exists()
+
+
+def test_a_link_is_copied_as_a_link(tmp_path: Path) -> None:
+    """Not what it leads to, be it there or not."""
+    (tmp_path / "link").symlink_to("nowhere")
+    undo.clone(tmp_path / "link", tmp_path / "copy")
+    assert (tmp_path / "copy").readlink() == Path("nowhere")
+
+
+def test_a_unit_that_is_no_more_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With all instances of a template; what only adds to another unit is none."""
+    asked: list[list[str]] = []
+    monkeypatch.setattr(care, "run", asked.append)
+    units = Path("/etc/systemd/system")
+    names = ("a.timer", "a@.service", "b.service.d/a.conf")
+    care.stop_removed(Changes([], [], [*(units / name for name in names), Path("/etc/a.service")]))
+    units_of_it = ["a.timer", "a@*.service"]
+    assert asked == [["systemctl", verb, *units_of_it] for verb in ("stop", "reset-failed")]
+    care.stop_removed(Changes([], [], [Path("/etc/a.service")]))
+    assert len(asked) == 2
+
+
+def test_units_are_stopped_when_the_run_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not before all services are up, and not at all when one is not: then the old units are back.
+
+    There is nothing left to be undone by then.
+    """
+    order: list[str] = []
+    past = SimpleNamespace(
+        restore=lambda: order.append("restored"), forget=lambda: order.append("complete")
+    )
+    monkeypatch.setattr(care, "try_staged", lambda *_: None)
+    monkeypatch.setattr(care, "ignore_signals", lambda: None)
+    monkeypatch.setattr(care, "Undo", SimpleNamespace(prepare=lambda *_: past))
+    monkeypatch.setattr(care, "stop_removed", lambda _: order.append("stopped"))
+    bundle: Any = SimpleNamespace(services=())
+    with care.guarded(bundle, Changes([], [], [])):
+        order.append("up")
+    assert order == ["up", "complete", "stopped"]
+    order.clear()
+    with pytest.raises(ApplyError), care.guarded(bundle, Changes([], [], [])):
+        raise ApplyError("postfix.service does not start")
+    assert order == ["restored"]
+
+
+@pytest.mark.parametrize(
+    ("said", "journal", "told"),
+    [
+        ("Unit postfix.service is masked.", "daemon started", "Unit postfix.service is masked."),
+        ("Job for postfix.service failed.", "fatal: bad main.cf", "fatal: bad main.cf"),
+        ("Job for postfix.service failed.", "", "Job for postfix.service failed."),
+    ],
+)
+def test_why_a_service_does_not_start(
+    monkeypatch: pytest.MonkeyPatch, said: str, journal: str, told: str
+) -> None:
+    """Its own last words; but what may not start at all has said nothing since it last ran."""
+    answers = {"is-active": (3, ""), "restart": (1, said), "-q": (0, journal)}
+    monkeypatch.setattr(services, "run", lambda argv: answers[argv[1]])
+    with pytest.raises(ApplyError) as failed:
+        services.bring_up(Service("postfix.service", ()), Changes([], [], []), first=False)
+    assert str(failed.value) == f"postfix.service does not start: {told}"
+
+
 def test_what_is_unchanged_is_not_copied_again(tmp_path: Path) -> None:
     """A full disk has no room for another copy of what is there already."""
     path, copy = tmp_path / "file", tmp_path / "copy"
@@ -133,12 +237,85 @@ def test_a_program_that_is_missing_or_hangs_is_named() -> None:
 def test_what_a_program_says_on_a_terminal_is_heard() -> None:
     """Only what goes to stderr counts, and its exit code."""
     argv = ["sh", "-c", "echo out; test -t 2 && echo complaint >&2; exit 3"]
-    assert system.run_on_terminal(argv) == (3, "complaint")
+    assert terminal.run_on_terminal(argv) == (3, "complaint")
+
+
+def test_old_copies_in_a_spool_are_no_complaint() -> None:
+    """An older Postfix on a volume of a newer one says that its copies of /etc differ."""
+    spool = "/srv/backup-mx/spool/etc"
+    old = f"postfix/postfix-script: warning: {spool}/services and /etc/services differ"
+    wrong = f"postfix/postfix-script: warning: not owned by root: {spool}"
+    assert checks.that_matters(f"{old}\n{wrong}") == wrong
+    assert checks.that_matters(old) == ""
 
 
 def test_the_complaint_that_matters_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """apt says much; its first error is the reason."""
     said = "Get:1 ...\nE: Failed to fetch http://mirror/\nE: Some index files failed\n"
-    answers = iter([(0, ""), (100, said)])
+    answers = iter([(0, ""), (0, ""), (100, said)])
     monkeypatch.setattr(packages, "run", lambda *_, **__: next(answers))
-    assert packages.install_once(["postfix"]) == "E: Failed to fetch http://mirror/"
+    assert packages.install_once(["postfix"], ()) == "E: Failed to fetch http://mirror/"
+
+
+def test_debconf_that_is_locked_is_tried_again(
+    report: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While another program configures packages, nobody can give debconf answers."""
+    said = 'debconf: DbDriver "config": config.dat is locked by another process'
+    given: list[str] = []
+
+    def run(argv: Sequence[str], *, stdin: str = "", timeout: float = 0) -> tuple[int, str]:
+        del timeout
+        given.extend([stdin] if stdin else [])
+        return (1, said) if len(given) == 1 and argv[0].startswith("debconf") else (0, "")
+
+    monkeypatch.setattr(packages, "run", run)
+    packages.install(["postfix"], ["a a a b", "c c c d"], Steps("mx2", "abc", 60))
+    [step] = json.loads(report.read_text())["steps"]
+    assert (step["tries"], step["outcome"]) == (2, "ok")
+    assert given == ["a a a b\nc c c d"] * 2
+
+
+@pytest.fixture
+def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the first boot's report is written, on a machine that is no relay yet."""
+    monkeypatch.setattr(steps, "APPLIED", tmp_path / "applied.json")
+    monkeypatch.setattr(steps, "REPORT", tmp_path / "first-boot.json")
+    monkeypatch.setattr(steps, "PAUSE_S", 0.01)
+    return tmp_path / "first-boot.json"
+
+
+def test_the_first_boots_report_counts_tries(report: Path) -> None:
+    """It tells how often a step was tried, and what each came to."""
+    complaints = iter(["no network", "no mirror", ""])
+    run = Steps("mx2", "abc", 60)
+    run.until("packages", lambda: next(complaints))
+    with pytest.raises(ApplyError), run.step("services"):
+        raise ApplyError("postfix.service does not start")
+    told = json.loads(report.read_text())
+    assert [(each["step"], each["tries"], each["outcome"]) for each in told["steps"]] == [
+        ("packages", 3, "ok"),
+        ("services", 1, "postfix.service does not start"),
+    ]
+    assert (told["relay"], told["version"]) == ("mx2", "abc")
+
+
+def test_a_step_that_runs_shows_in_the_report(report: Path) -> None:
+    """Whoever looks meanwhile, or after a power cut, sees where it stands."""
+    with Steps("mx2", "abc", 60).step("packages"):
+        [step] = json.loads(report.read_text())["steps"]
+        assert step["outcome"] == "running"
+
+
+def test_patience_has_an_end(report: Path) -> None:
+    """What does not come about in time is given up, with the last complaint."""
+    with pytest.raises(ApplyError, match=r"^volume: given up after 0 s: none is attached$"):
+        Steps("mx2", "abc", 0).until("volume", lambda: "none is attached")
+    assert "none is attached" in report.read_text()
+
+
+def test_only_the_first_run_has_a_report(report: Path) -> None:
+    """A relay that is deployed to keeps the report of its first boot."""
+    report.with_name("applied.json").touch()
+    with Steps("mx2", "abc", 60).step("packages"):
+        assert not report.exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import shutil
 import subprocess
@@ -13,12 +14,15 @@ import pytest
 
 from backup_mx.config import Config, load
 from backup_mx.errors import SecretError
-from backup_mx.machine.apply.files import File, diff_of
+from backup_mx.machine.apply.diff import diff_of
+from backup_mx.machine.apply.files import File
 from backup_mx.machine.tree import PACKAGES, Tree, tree
 from backup_mx.machine.wireguard import public_key, tunnels
+from backup_mx.relay.settings import from_json
 
 DATA = Path(__file__).parents[1] / "data" / "wireguard"
 FIVE_LINES = Path(__file__).parents[1] / "data" / "config" / "five-lines.toml"
+AGENTS = "backup-mx-tunnel.service.d/backup-mx-agent.conf"
 KEY = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk="
 HOME = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
 PLACES = {
@@ -69,7 +73,7 @@ def test_a_private_key_has_the_public_key_of_the_rfc(private: str, public: str) 
 
 def test_a_relay_without_a_tunnel_has_nothing_of_it() -> None:
     """No file, package, check or service more, where no primary has a tunnel."""
-    made = tree(load(FIVE_LINES), "mx2")
+    made = tree(load(FIVE_LINES), "mx2", agent=False)
     assert not PLACES & files(made).keys()
     assert made.packages == PACKAGES
     assert not [each for each in (*made.services, *made.checks) if "wg" in repr(each)]
@@ -77,7 +81,7 @@ def test_a_relay_without_a_tunnel_has_nothing_of_it() -> None:
 
 def test_a_relay_with_a_tunnel_has_all_of_it(config: Config) -> None:
     """Files, the package, the check and the services; the key is for root's eyes alone."""
-    made = tree(config, "mx2")
+    made = tree(config, "mx2", agent=False)
     assert files(made).keys() >= PLACES
     assert made.packages == (*PACKAGES, "wireguard-tools")
     assert [service.unit for service in made.services][-2:] == [
@@ -91,9 +95,23 @@ def test_a_relay_with_a_tunnel_has_all_of_it(config: Config) -> None:
     assert KEY not in "\n".join(diff_of(secret))
 
 
+def test_the_agent_knows_which_tunnel_leads_to_a_primary(config: Config) -> None:
+    """By the key at its other end; how it is, the tunnel's own unit leaves word after each run."""
+    made = files(tree(config, "mx2"))
+    told = from_json(json.loads(made["/etc/backup-mx/agent.json"].content))
+    wanted = {name: each.wireguard_public_key for name, each in config.primaries.items()}
+    assert {each.name: each.tunnel for each in told.targets} == wanted
+    (unit,) = (each for path, each in made.items() if AGENTS in path)
+    assert b"wg show backup-mx latest-handshakes" in unit.content
+    assert AGENTS not in "".join(files(tree(config, "mx2", agent=False)))
+    assert AGENTS not in "".join(files(tree(load(FIVE_LINES), "mx2")))
+
+
 def test_the_interface_has_a_peer_for_each_tunnel_and_no_name_to_look_up(config: Config) -> None:
     """The primaries behind one edge share its peer; only their inner addresses are routed."""
-    lines = files(tree(config, "mx2"))["/etc/wireguard/backup-mx.conf"].content.decode()
+    lines = files(tree(config, "mx2", agent=False))[
+        "/etc/wireguard/backup-mx.conf"
+    ].content.decode()
     kept = [line for line in lines.splitlines() if line and not line.startswith("#")]
     assert kept == [
         "[Interface]",
@@ -117,7 +135,7 @@ def test_a_tunnel_s_inside_may_be_ipv6(tmp_path: Path, monkeypatch: pytest.Monke
     for inner, six in (("10.0.20.1", "1"), ("10.0.20.9", "9"), ("10.0.21.1", "2:1")):
         text = text.replace(f"{inner}:", f"[fd00:20::{six}]:")
     (tmp_path / "six.toml").write_text(text)
-    made = files(tree(load(tmp_path / "six.toml"), "mx2"))
+    made = files(tree(load(tmp_path / "six.toml"), "mx2", agent=False))
     lines = made["/etc/wireguard/backup-mx.conf"].content.decode()
     assert "\nAddress = fd00:20::2\n" in lines
     assert "\nAllowedIPs = fd00:20::1/128, fd00:20::9/128\n" in lines
@@ -125,7 +143,9 @@ def test_a_tunnel_s_inside_may_be_ipv6(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_the_script_is_told_where_each_tunnel_leads(config: Config) -> None:
     """Key, host and port of each, an IPv6 address without brackets."""
-    unit = files(tree(config, "mx2"))["/etc/systemd/system/backup-mx-tunnel.service"].content
+    unit = files(tree(config, "mx2", agent=False))[
+        "/etc/systemd/system/backup-mx-tunnel.service"
+    ].content
     assert (
         f"tunnel.sh {HOME} vpn.example.org 51820 "
         "HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw= 2001:db8::1 51821\n" in unit.decode()
@@ -147,7 +167,7 @@ def test_what_is_no_key_is_refused_and_not_shown(
     with pytest.raises(
         SecretError, match=r"relay.mx2.wireguard_key: .* is no WireGuard key"
     ) as told:
-        tree(config, "mx2")
+        tree(config, "mx2", agent=False)
     assert key not in str(told.value)
 
 
@@ -162,7 +182,7 @@ def run(tmp_path: Path, config: Config) -> Run:
     """A maker of runs: returns the exit code, what was set with wg, and what was said."""
     script = tmp_path / "tunnel.sh"
     script.write_bytes(
-        files(tree(config, "mx2"))[f"/usr/local/lib/backup-mx/{script.name}"].content
+        files(tree(config, "mx2", agent=False))[f"/usr/local/lib/backup-mx/{script.name}"].content
     )
     shutil.copytree(DATA / "bin", tmp_path / "bin")
 

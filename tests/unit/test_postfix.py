@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import tracemalloc
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backup_mx.relay import postfix
+from backup_mx.relay.queue import commands, postfix
 
 LINE = (
     '{"queue_name": "deferred", "queue_id": "4dDqXk0YqYz5N", "arrival_time": 1790000000, '
@@ -69,3 +71,58 @@ def test_json_that_is_no_message(line: str) -> None:
     """JSON of another shape is refused as well."""
     with pytest.raises(ValueError, match="postqueue -j"):
         postfix.messages([line])
+
+
+POSTCAT = """\
+#!/bin/sh
+# postcat -e -q ID …: it stops at the first file that it cannot read. BAD cannot be opened, HALF
+# ends too early, CUT is killed, NEVER comes to no end, LONG has a line of 100 MiB.
+shift 2
+for id; do
+    [ "$id" != BAD ] || { echo "postcat: fatal: open queue file BAD" >&2; exit 1; }
+    echo "*** ENVELOPE RECORDS deferred/$id ***"
+    echo "done_recipient: a@example.org"
+    case $id in
+    HALF) echo "postcat: fatal: premature end" >&2; exit 1 ;;
+    CUT) kill -9 $$ ;;
+    LONG) head -c 100M /dev/zero; echo "recipient: b@example.org" ;;
+    NEVER) exec sleep 60 ;;
+    WAITS) echo "recipient: b@example.org" ;;
+    esac
+done
+"""
+
+
+@pytest.fixture
+def postcat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program in postcat's place."""
+    program = tmp_path / "postcat"
+    program.write_text(POSTCAT)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+
+
+@pytest.mark.usefixtures("postcat")
+@pytest.mark.parametrize("bad", ["BAD", "HALF", "CUT", "WAITS"])
+def test_a_message_that_cannot_be_read_hides_no_other(bad: str) -> None:
+    """postcat stops at the first file that it cannot read: the others are asked for again."""
+    found = commands.Postfix().delivered(["A1", "A2", bad, "A3", "A4"])
+    assert found == {"A1", "A2", "A3", "A4"}
+
+
+@pytest.mark.usefixtures("postcat")
+def test_a_line_without_end_takes_no_room() -> None:
+    """Whatever a record of a damaged file holds: what is in the midst of a line is no recipient."""
+    tracemalloc.start()
+    try:
+        assert commands.Postfix().delivered(["A1", "LONG"]) == {"A1", "LONG"}
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.usefixtures("postcat")
+def test_a_program_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """postcat waits for a disk that does not answer: that is no answer about the message."""
+    monkeypatch.setattr(commands, "_SECONDS", 0.1)
+    assert commands.Postfix().delivered(["NEVER"]) == frozenset()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from backup_mx.relay import postfix, reasons
+from backup_mx.relay.queue import postfix, reasons
 
 HOST = "host mail.example.org[198.51.100.10]"
 
@@ -34,6 +34,7 @@ HOST = "host mail.example.org[198.51.100.10]"
         ("no drain target is configured for this domain", "local"),
         ("mail transport unavailable", "local"),
         ("x said: 550 as the host itself would", "local"),
+        ("maintenance until 2026-11-22T09:33:20Z", "maintenance"),
         ("", "new"),
     ],
 )

@@ -24,6 +24,13 @@ def test_a_secret_is_read_where_it_is_kept(tmp_path: Path, monkeypatch: pytest.M
     assert {source.read(tmp_path) for source in sources} == {"open sesame"}
 
 
+def test_a_byte_order_mark_is_no_part_of_a_secret(tmp_path: Path) -> None:
+    """Some editors put one before the text of a file."""
+    (tmp_path / "mx2.key").write_text("sesame", encoding="utf-8-sig")
+    (tmp_path / "mx2.key").chmod(0o600)
+    assert SecretFile(Path("mx2.key")).read(tmp_path) == "sesame"
+
+
 def test_a_secret_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every failure names the place, never what was found there, in one line."""
     monkeypatch.delenv("MX2_KEY", raising=False)

@@ -41,7 +41,9 @@ def test_written_as_in_the_file(value: HostPort | SshTarget, written: str) -> No
     [
         ("checks", set()),
         ("values", {"checks", "errors", "secret"}),
-        ("mistakes", {"checks", "errors", "values"}),
+        ("conflicts_cloud", {"errors"}),
+        ("conflicts_live", {"conflicts_cloud", "errors"}),
+        ("mistakes", {"checks", "conflicts_cloud", "conflicts_live", "errors", "values"}),
     ],
 )
 def test_imports_point_down(module: str, below: set[str]) -> None:

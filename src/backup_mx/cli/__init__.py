@@ -11,9 +11,22 @@ from typing import NoReturn
 import click
 
 from backup_mx import __version__
-from backup_mx.cli import kits, lab, relays, setup
+from backup_mx.cli import (
+    cloud,
+    dns,
+    gate,
+    kits,
+    lab,
+    monitoring,
+    mta_sts,
+    probe,
+    rebuild,
+    relays,
+    setup,
+    verbs,
+)
 from backup_mx.cli.terminal import fail
-from backup_mx.errors import BackupMxError
+from backup_mx.errors import BackupMxError, defect
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -32,10 +45,17 @@ for verb in (
     setup.check,
     relays.build,
     relays.deploy,
-    relays.queue,
-    relays.drain,
+    rebuild.rebuild,
+    *verbs.commands(),
     kits.primary,
     kits.edge,
+    gate.gate,
+    dns.dns,
+    mta_sts.mta_sts,
+    probe.probe,
+    monitoring.monitoring,
+    monitoring.explain,
+    cloud.cloud,
     lab.lab,
 ):
     cli.add_command(verb)
@@ -69,4 +89,4 @@ def explained(error: BaseException) -> tuple[str, int]:
             return f"{error.filename or 'the output'}: {error.strerror}", 1
     if os.environ.get("BACKUP_MX_TRACEBACK"):
         traceback.print_exception(error)
-    return f"a defect in backup-mx: {error!r}. BACKUP_MX_TRACEBACK=1 shows where.", 1
+    return f"{defect(error)}. BACKUP_MX_TRACEBACK=1 shows more.", 1

@@ -12,24 +12,22 @@ from typing import TYPE_CHECKING
 
 import click
 
+from backup_mx.cli.findings import show_findings
+from backup_mx.cli.meant import meant
 from backup_mx.cli.relays import host_of, load, relay_named
 from backup_mx.cli.terminal import (
     CONFIG,
     IN_LAB,
     JSON,
     SSH_CONFIG,
-    printable,
     progress,
     say,
     say_json,
-    screen,
     write,
 )
-from backup_mx.errors import did_you_mean
 
 if TYPE_CHECKING:
     from backup_mx.config import Config
-    from backup_mx.findings import Finding
     from backup_mx.kit.files import KitFile
 
 
@@ -45,14 +43,7 @@ def edge() -> None:
 
 def primary_named(config: Config, name: str | None) -> str:
     """Return the primary that is meant: the named one, or the only one."""
-    known = list(config.primaries)
-    if name is None and len(known) == 1:
-        return known[0]
-    if name not in known:
-        meant = f'there is no primary "{name}"' if name else "say which primary is meant"
-        hint = did_you_mean(name or "", known)
-        raise click.UsageError(f"{meant}: the config has {', '.join(known)}. {hint}".rstrip())
-    return name
+    return meant("primary", name, config.primaries)
 
 
 PRIMARY = click.argument("name", metavar="[PRIMARY]", required=False)
@@ -88,12 +79,11 @@ def render_edge(kind: str, path: Path, output: Path | None, as_json: bool) -> No
     from backup_mx.kit import edge as kit
 
     config = load(path)
-    if kind not in config.edges:
-        known = ", ".join(config.edges) or "none"
-        hint = did_you_mean(kind, config.edges)
-        message = f"there is no [edge.{kind}]: the config has {known}. {hint}"
-        raise click.UsageError(message.rstrip())
-    written(kit.render(config, kind), output or Path("build/edge") / kind, as_json)
+    written(
+        kit.render(config, meant("edge", kind, config.edges)),
+        output or Path("build/edge") / kind,
+        as_json,
+    )
 
 
 def written(files: Sequence[KitFile], folder: Path, as_json: bool) -> None:
@@ -165,20 +155,3 @@ def settings_of(path: Path, lab: str | None) -> Config:
     from backup_mx.lab.world import attach
 
     return attach(lab).made_from
-
-
-STYLES = {"pass": "green", "warn": "yellow", "fail": "bold red", "unknown": "magenta"}
-
-
-def show_findings(findings: Sequence[Finding]) -> None:
-    """Print each finding on a line, what to do below it, and the sum."""
-    from rich.text import Text
-
-    for each in findings:
-        line = Text(f"{each.verdict:8}", STYLES[each.verdict])
-        line.append(f"{each.gate:21}{printable(each.saw)}", "")
-        screen().print(line)
-        if each.do and each.verdict != "pass":
-            screen().print(Text(f"{'':8}{'':21}→ {printable(each.do)}"))
-    failed = [each.gate for each in findings if each.verdict in ("fail", "unknown")]
-    say(f"Not in order: {', '.join(failed)}." if failed else "All in order.")

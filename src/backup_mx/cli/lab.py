@@ -29,9 +29,23 @@ def lab() -> None:
 @LAB
 @click.option("--if-needed", is_flag=True, help="A lab that runs already is fine.")
 @click.option("--tunnel", is_flag=True, help="Let mx2 drain through WireGuard.")
+@click.option("--volume", is_flag=True, help="Keep mx2's queue on a volume of its own.")
 @click.option("--kit/--no-kit", default=True, help="With the primary's kit, or without.")
+@click.option("--agent/--no-agent", default=True, help="With mx2's agent, or with Postfix alone.")
+@click.option("--published/--unpublished", default=True, help="Whether DNS knows mx2.")
+@click.option("--bare", is_flag=True, help="Without any relay yet: mx2 is a plain Debian.")
 @JSON
-def up(name: str, if_needed: bool, tunnel: bool, kit: bool, as_json: bool) -> None:
+def up(
+    name: str,
+    if_needed: bool,
+    tunnel: bool,
+    volume: bool,
+    kit: bool,
+    agent: bool,
+    published: bool,
+    bare: bool,
+    as_json: bool,
+) -> None:
     """Boot a lab; return when every machine answers."""
     from backup_mx.lab import world
 
@@ -39,7 +53,16 @@ def up(name: str, if_needed: bool, tunnel: bool, kit: bool, as_json: bool) -> No
     if if_needed and world.is_up(name):
         progress(f"lab {name} is running already")
     else:
-        world.standard(name, tunnel=tunnel, kit=kit).up(progress)
+        made = world.standard(
+            name,
+            tunnel=tunnel,
+            volume=volume,
+            kit=kit,
+            agent=agent,
+            published=published,
+            bare=bare,
+        )
+        made.up(progress)
     seconds = round(time.monotonic() - began, 1)
     if as_json:
         say_json({"lab": name, "seconds": seconds, "machines": machines_of(name)})
@@ -112,6 +135,21 @@ def run_command(machine: str, command: Sequence[str], name: str) -> None:
     hand_over(machine_of(name, machine).command(list(command)))
 
 
+@lab.command("operator")
+@LAB
+@click.argument("command", metavar="-- COMMAND...", nargs=-1, required=True)
+def run_as_operator(command: Sequence[str], name: str) -> None:
+    """Run a program of this host as the lab's operator does; end as it ends.
+
+    It stands on the lab's Internet, with the lab's DNS, an SSH key that mx2 lets in, and the
+    folder that has the lab's backup-mx.toml: backup-mx lab operator -- backup-mx status
+    """
+    from backup_mx.lab.operator import Operator
+    from backup_mx.lab.world import attach
+
+    hand_over(Operator(attach(name).name).command(list(command)))
+
+
 @lab.command()
 @click.argument("machine")
 @LAB
@@ -137,16 +175,34 @@ def logs(machine: str, name: str, mail: bool) -> None:
     type=click.Path(path_type=Path, file_okay=False),
     help="Where report.json and report.html go.  [default: reports/DRILL]",
 )
+@click.option("--agent-dead", is_flag=True, help="Kill mx2's agent first; it stays dead.")
 @JSON
-def drill(which: str, name: str, messages: int | None, report: Path | None, as_json: bool) -> None:
+def drill(
+    which: str,
+    name: str,
+    messages: int | None,
+    report: Path | None,
+    agent_dead: bool,
+    as_json: bool,
+) -> None:
     """Run a drill in a lab that is up. Fails when a message is lost.
 
     \b
-    outage       the primary dies, the relay loses power in the middle
-    senders      a matrix of senders, each straight to the primary and by the relay
-    refusal      the primary comes back broken, and refuses what it gets
-    edge-reboot  the router restarts, the tunnel's peer goes and comes back
-    flood        a large drain into a primary that throttles everybody else
+    outage        the primary dies, the relay loses power in the middle
+    senders       a matrix of senders, each straight to the primary and by the relay
+    refusal       the primary comes back broken, and refuses what it gets
+    edge-reboot   the router restarts, the tunnel's peer goes and comes back
+    flood         a large drain into a primary that throttles everybody else
+    retention     mail waits too long: held and told; nothing expires with the agent dead
+    maintenance   mail is kept although the primary answers, until it ends by itself
+    standby       the relay defers while the primary is up, and accepts when it is not
+    flapping      the primary comes and goes every 20 seconds
+    agent-killed  the agent is killed at random moments, and its ledger adds up
+    rebuild       the relay's machine is made anew around its volume (lab up --volume)
+    migrate       mail is exported from one relay, and imported into another
+    go-live       a bare Debian becomes a relay, is proven and published (lab up --bare)
+    first-boot    a bare machine becomes a relay although nothing is there in time
+    certificate   a real ACME server that fails, issues, renews and hangs
     """  # noqa: D301  click wants the backspace itself
     from backup_mx.lab import drills, world
     from backup_mx.lab.report import ready_for, write_report
@@ -157,7 +213,8 @@ def drill(which: str, name: str, messages: int | None, report: Path | None, as_j
         raise click.UsageError(str(error)) from None
     folder = ready_for(report or Path("reports") / which)
     with world.claimed(name) as claimed:
-        result = run_drill(chosen, claimed, messages or chosen.default_messages, quiet=as_json)
+        count = messages or chosen.default_messages
+        result = run_drill(chosen, claimed, count, agent_dead=agent_dead, quiet=as_json)
     if as_json:
         say_json(result)
     else:
@@ -178,7 +235,9 @@ def show_result(result: Mapping[str, Any]) -> None:
         say(f"  {title}: {value}")
 
 
-def run_drill(chosen: type[Drill], world: World, messages: int, *, quiet: bool) -> dict[str, Any]:
+def run_drill(
+    chosen: type[Drill], world: World, messages: int, *, agent_dead: bool, quiet: bool
+) -> dict[str, Any]:
     """Run a drill with its timeline on the terminal, moving bars below it where there is one."""
     from rich.console import Console
     from rich.live import Live
@@ -188,7 +247,7 @@ def run_drill(chosen: type[Drill], world: World, messages: int, *, quiet: bool) 
 
     console = Console(stderr=quiet, highlight=False)
     timeline = Timeline(time.monotonic, lambda event: console.print(line(event)))
-    work = chosen(world, timeline, messages)
+    work = chosen(world, timeline, messages, agent_dead)
     if not console.is_terminal:
         return dict(work.run())
     with Live(Screen(timeline, messages), console=console, transient=True, refresh_per_second=8):

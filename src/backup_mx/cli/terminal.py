@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from backup_mx.errors import BackupMxError
+from backup_mx.relay import files
+from backup_mx.relay.text import printable
 
 if TYPE_CHECKING:  # each verb imports what it needs: --help must not wait for pydantic or rich
     from rich.console import Console
@@ -36,6 +38,16 @@ IN_LAB = click.option(
 LAB = click.option("--name", default="lab", show_default=True, help="Which lab.")
 
 
+def seconds(_context: click.Context, _option: click.Parameter, value: str | None) -> int | None:
+    """Read an option that is a duration, such as 10min; None where it was not given."""
+    from backup_mx.relay import text
+
+    try:
+        return None if value is None else text.seconds(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 def say(line: str = "") -> None:
     """Print one line of a result; a machine may have said it, so it steers no terminal."""
     click.echo(printable(line))
@@ -51,41 +63,14 @@ def say_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
-def duration(seconds: float) -> str:
-    """Write a duration as people do."""
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{max(seconds, 0):.0f} s"
-
-
-def size(octets: float) -> str:
-    """Write a number of bytes as people do."""
-    for unit in ("B", "KiB", "MiB"):
-        if octets < 1024:
-            return f"{octets:.0f} {unit}"
-        octets /= 1024
-    return f"{octets:.1f} GiB"
-
-
 def write(target: Path, content: bytes, mode: int = 0o600) -> Path:
     """Write a file in one step, with its mode; raises BackupMxError when that cannot be."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        new = target.with_name(f".{target.name}.new")
-        # A leftover keeps its mode, or has a reader already.
-        new.unlink(missing_ok=True)
-        new.touch(mode=0o600, exist_ok=False)
-        new.write_bytes(content)
-        new.chmod(mode)
-        return new.replace(target)
+        files.replace(target, content, mode)
     except OSError as error:
         raise BackupMxError(f"{target} cannot be written: {error.strerror}") from None
-
-
-def printable(text: str) -> str:
-    """Return ``text`` without anything that could steer a terminal."""
-    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
+    return target
 
 
 def screen() -> Console:

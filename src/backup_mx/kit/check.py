@@ -8,32 +8,50 @@ that tells what rspamd saw and would have done. Where it is not, the first probe
 
 from __future__ import annotations
 
-import inspect
-import json
 import secrets
 from dataclasses import dataclass
 from email.utils import formatdate, make_msgid
 
-from backup_mx.config import Config, Primary, Relay
-from backup_mx.errors import MachineError
+from backup_mx.config import Config
 from backup_mx.findings import Finding
-from backup_mx.kit.judge import STRANGER, judge
+from backup_mx.kit.judge import STRANGER, judge, parity
 from backup_mx.kit.primary import clients
-from backup_mx.machine.ship import Host, must
+from backup_mx.machine.sent import ask
+from backup_mx.machine.ship import Host
 from backup_mx.net import smtp
 from backup_mx.net.smtp import Fact
+from backup_mx.options import Primary, Relay
 
-# Its SPF record is "v=spf1 -all": no host may send with it.
+# Its SPF record is "v=spf1 -all": no host may send with it. Its DMARC policy is to reject.
 _SPF_SENDER = "probe@example.com"
 _TRANSACTIONS, _CONNECTIONS = 120, 24
+_LARGE = 12_000_000  # octets; Postfix takes 10,240,000 unless told otherwise (message_size_limit)
+_ROOM = 64 * 1024  # octets that a message gains on its way
+# Korean: rspamd guesses by chance at the language of Latin words with accents.
+_EIGHT_BIT = "이 메시지는 지워도 됩니다."
 
 
 @dataclass(frozen=True)
 class _Probe:
-    """A message that rspamd is asked about; client is who its Received field says sent it."""
+    """A message that the primary's filters are asked about.
+
+    client is who its Received field says sent it, mark what its sender's name begins with, author
+    who its From field says wrote it, text a line of its body, fill octets that follow.
+    """
 
     client: str = STRANGER
     score: int = 0
+    mark: str = "probe"
+    # Of no domain, so of none with a DMARC policy, which would decide before anything else.
+    author: str = "probe@stranger.invalid"
+    text: str = ""
+    fill: int = 0
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The parameters of MAIL that it has to be sent with (RFC 6152, RFC 6531)."""
+        eight = () if self.text.isascii() else ("BODY=8BITMIME",)
+        return eight if self.mark.isascii() else (*eight, "SMTPUTF8")
 
 
 def check(host: Host, config: Config, relay: Relay, primary: Primary) -> list[Finding]:
@@ -42,31 +60,21 @@ def check(host: Host, config: Config, relay: Relay, primary: Primary) -> list[Fi
     Takes half a minute where all is well. Raises MachineError, UnreachableError.
     """
     wanted = plan(config, relay, primary)
-    return list(judge(ask(host, wanted), wanted))
+    return list(judge(ask(host, smtp, wanted), wanted))
 
 
-def ask(host: Host, wanted: Fact) -> Fact:
-    """Run the walk on the relay and return its facts. Raises MachineError, UnreachableError."""
-    call = f"\nimport json\nprint(json.dumps(facts(json.loads({json.dumps(wanted)!r}))))\n"
-    program = inspect.getsource(smtp) + call
-    said = must(host, ("python3", "-I", "-"), stdin=program.encode())
-    try:
-        return dict(json.loads(said))
-    except ValueError:
-        raise MachineError(f"the relay answered no facts: {said[:200]!r}") from None
+def compare(host: Host, config: Config, relay: Relay, primary: Primary) -> list[Finding]:
+    """Ask from ``relay`` what both servers offer, and no more; see ``check``."""
+    wanted = plan(config, relay, primary)
+    offers = {**wanted, "senders": {}, "messages": {}, "connections": 0}
+    return list(parity(ask(host, smtp, offers)))
 
 
 def plan(config: Config, relay: Relay, primary: Primary) -> Fact:
     """Return what is to be asked, as `backup_mx.net.smtp.facts` takes it."""
     # A new one each time: to a greylister it is a stranger.
-    sender = f"probe-{secrets.token_hex(6)}@{relay.hostname}"
+    sender = f"{secrets.token_hex(6)}@{relay.hostname}"
     own, seen = _recipient(config, primary), _seen(config, relay, primary)
-    probes = {
-        "plain": _Probe(),
-        "local": _Probe(client=seen),
-        "greylist": _Probe(score=6),
-        "ceiling": _Probe(score=50),
-    }
     return {
         "host": primary.drain_to.host,
         "port": primary.drain_to.port,
@@ -78,14 +86,37 @@ def plan(config: Config, relay: Relay, primary: Primary) -> Fact:
         "senders": {"outside": "", "own": own, "spf": _SPF_SENDER},
         "messages": {
             name: {
-                "sender": sender,
+                "sender": f"{probe.mark}-{sender}",
                 "data": _message(relay.hostname, own, probe),
+                "options": probe.options,
+                **({"fill": probe.fill} if probe.fill else {}),
             }
-            for name, probe in probes.items()
+            for name, probe in _probes(config, seen).items()
         },
         "transactions": _TRANSACTIONS,
         "connections": _CONNECTIONS,
     }
+
+
+def _probes(config: Config, seen: str) -> dict[str, _Probe]:
+    """Return the messages to be asked about; of a kind that no relay takes there is none.
+
+    The large one is the last: some filters let such a message pass, and then it is mail.
+    """
+    primaries = config.primaries.values()
+    found = {
+        "plain": _Probe(),
+        "local": _Probe(client=seen),
+        "greylist": _Probe(score=6),
+        "ceiling": _Probe(score=50),
+        "dmarc": _Probe(author=_SPF_SENDER),
+    }
+    if all(each.eightbitmime for each in primaries):
+        found["eight-bit"] = _Probe(text=_EIGHT_BIT)
+        if all(each.smtputf8 for each in primaries):
+            found["smtputf8"] = _Probe(text=_EIGHT_BIT, mark="탐침")
+    found["large"] = _Probe(fill=min(_LARGE, config.queue.message_size_limit - _ROOM))
+    return found
 
 
 def _recipient(config: Config, primary: Primary) -> str:
@@ -102,18 +133,25 @@ def _seen(config: Config, relay: Relay, primary: Primary) -> str:
 
 def _message(relay: str, recipient: str, probe: _Probe) -> str:
     """Return a probe: its mark above the Received field, where only a relay itself can put it."""
+    words = "Where the kit's rule for rspamd is in effect, nobody sees this."
+    kind, encoding = "text/plain; charset=utf-8", "8bit" if probe.text else "7bit"
+    body = [f"{words} {secrets.token_hex(6)}", *([probe.text] if probe.text else [])]
+    if probe.fill:
+        kind, encoding, body = "application/octet-stream", "base64", []
     lines = (
         f"X-Backup-MX-Probe: {probe.score}",
         f"Received: from stranger.invalid (unknown [{probe.client}])",
         f"\tby {relay} (Postfix) with ESMTP id 4probe",
         f"\tfor <{recipient}>; {formatdate()}",
-        # Of no domain, so of none with a DMARC policy, which would decide before anything else.
-        "From: backup-mx <probe@stranger.invalid>",
+        f"From: backup-mx <{probe.author}>",
         f"To: <{recipient}>",
         "Subject: backup-mx asks whether its kit is in effect; this can be deleted",
         f"Date: {formatdate()}",
         f"Message-ID: {make_msgid(domain='probe.invalid')}",
+        "MIME-Version: 1.0",
+        f"Content-Type: {kind}",
+        f"Content-Transfer-Encoding: {encoding}",
         "",
-        f"Where the kit's rule for rspamd is in effect, nobody sees this. {secrets.token_hex(6)}",
+        *body,
     )
     return "\r\n".join(lines) + "\r\n"

@@ -15,6 +15,7 @@ PATH = ("drain-path", "tls")
 
 STRANGER = "192.0.2.1"
 """The client that the probes' Received field claims: RFC 5737, nobody's and yet not local."""
+_CLOSED = "the drain path does not carry a session"
 _SPF_FAILED = "5.7.23"  # RFC 7372, section 3.2
 _PAUSE = 2.0  # seconds; postscreen's is 6 (postscreen_greet_wait)
 _MARGIN = 64 * 1024  # what a relay and a primary may add to a message, in bytes
@@ -29,12 +30,14 @@ def judge(facts: Fact, wanted: Fact) -> Iterator[Finding]:
     path = list(_path(facts["opened"], wanted["tls"]))
     yield from path
     if "offer" not in facts["opened"]:
-        for gate in (*PATH[len(path) :], *LAYERS, *PARITY):
-            yield Finding(gate, "unknown", "the drain path does not carry a session")
+        for gate in (*PATH[len(path) :], *LAYERS, *MESSAGES, *PARITY):
+            yield Finding(gate, "unknown", _CLOSED)
         return
     for layer in LAYERS:
         yield _JUDGES[layer](layer, facts, wanted)
-    yield from _parity(facts)
+    for gate, (name, remedy) in _KINDS.items():
+        yield _message(gate, name, remedy, facts, wanted)
+    yield from parity(facts)
 
 
 def _path(opened: Fact, level: str) -> Iterator[Finding]:
@@ -199,6 +202,40 @@ _JUDGES: Mapping[str, Callable[[str, Fact, Fact], Finding]] = {
 }
 
 
+# ── Kinds of messages ─────────────────────────────────────────────────────────────────────────────
+
+_KINDS = {
+    "message-dmarc": ("dmarc", "let the relay's mail past what enforces DMARC"),
+    "message-8-bit": ("eight-bit", "see what at the primary refuses 8-bit mail"),
+    "message-smtputf8": ("smtputf8", "see what at the primary refuses SMTPUTF8"),
+    "message-large": ("large", "raise the primary's limits, its filters' too"),
+}
+MESSAGES = tuple(_KINDS)
+"""Kinds of messages that a primary may treat otherwise than the plain one."""
+
+
+def _done(seen: _Seen) -> str:
+    spared = f", without the kit {seen.uncapped}" if seen.uncapped != seen.action else ""
+    return f"action {seen.action}{spared}"
+
+
+def _message(gate: str, name: str, remedy: str, facts: Fact, wanted: Fact) -> Finding:
+    """Judge how a kind of message fared whose plain sister came as far as rspamd."""
+    if name not in wanted["messages"]:
+        return Finding(gate, "pass", "no relay takes such mail: not every primary does")
+    plain, fact = (facts["messages"].get(each) for each in ("plain", name))
+    if plain is None or plain.get("step") != "DATA":
+        return Finding(gate, "unknown", "not even a plain message came as far as the filters")
+    if fact is None:
+        return Finding(gate, "unknown", "not asked: a probe before it was taken as mail")
+    seen = _seen(fact)
+    if seen is None and fact.get("code") != 250:
+        return Finding(gate, "fail", _told(fact), remedy)
+    wrong = _rejected(seen) if seen else ""
+    saw = _done(seen) if seen else "taken as mail; rspamd does not look at it"
+    return Finding(gate, "fail" if wrong else "pass", wrong or saw, remedy if wrong else "")
+
+
 # ── Capabilities ──────────────────────────────────────────────────────────────────────────────────
 
 _KEYWORDS = {
@@ -216,7 +253,11 @@ def _offers(fact: Fact) -> dict[str, str]:
     return {line.split()[0].upper(): line.partition(" ")[2] for line in lines if line.strip()}
 
 
-def _parity(facts: Fact) -> Iterator[Finding]:
+def parity(facts: Fact) -> Iterator[Finding]:
+    """Compare what relay and primary offer: a relay may offer only what its primary takes."""
+    if "offer" not in facts["opened"]:
+        yield from (Finding(gate, "unknown", _CLOSED) for gate in PARITY)
+        return
     if facts["relay"].get("code") != 250:
         for gate in PARITY:
             saw = f"the relay itself does not answer: {_told(facts['relay'])}"

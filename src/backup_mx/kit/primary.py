@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any
 
-from backup_mx.config import Config, Primary
+from backup_mx.config import Config
 from backup_mx.kit.files import KitFile
 from backup_mx.machine.tree import rendered, walk
+from backup_mx.options import Primary
 from backup_mx.values import Address, bracketed
 
 LAYERS = (
@@ -30,8 +31,6 @@ LAYERS = (
     "ceiling",
 )
 """What a kit does, by name: each block that a file has for it stands under ``layer: NAME``."""
-DRAIN_SYMBOL = "BACKUP_MX_DRAIN"
-"""The rspamd symbol that marks mail from a relay."""
 PROGRAM = "backup-mx-kit"
 _TEMPLATES = resources.files("backup_mx") / "templates" / "primary"
 
