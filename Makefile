@@ -67,7 +67,7 @@ check: .venv/installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest -q -n 2 $(FILES) --timeout 120 tests/unit tests/golden
+	$(BIN)/pytest -q -n 2 $(FILES) --timeout 120 --hypothesis-profile ci tests/unit tests/golden
 
 # The example, the reference and the golden files follow the code; a test says when they do not.
 generated: .venv/installed

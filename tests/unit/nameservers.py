@@ -16,6 +16,7 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.zone
 import pytest
+from ports import both
 
 from backup_mx.dns.records import Record
 from backup_mx.net import dns as net
@@ -95,14 +96,8 @@ def _short(answer: dns.message.Message) -> bytes:
 @contextlib.contextmanager
 def serving(*zones: tuple[str, str]) -> Iterator[NameServer]:
     """Run a server of these zones, each a name and its text."""
-    with (
-        socket.socket(socket.AF_INET, socket.SOCK_STREAM) as stream,
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams,
-    ):
-        stream.bind(("127.0.0.1", 0))
-        stream.listen()
+    with both() as (stream, datagrams):
         port = stream.getsockname()[1]
-        datagrams.bind(("127.0.0.1", port))
         made = [
             dns.zone.from_text(text, origin, relativize=False, check_origin=False)
             for origin, text in zones

@@ -10,6 +10,7 @@ from pathlib import Path
 from smtpd import Peer, certificate, plain, secured, serving
 
 import pytest
+from ports import closed
 
 from backup_mx.net import canary
 from backup_mx.net.canary import Limits, Outcome
@@ -91,9 +92,8 @@ def test_an_old_server_is_greeted_in_its_own_way() -> None:
 
 def test_nobody_listens() -> None:
     """A refused connection is the end of the first step, at once."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    found = canary.walk(way(port))
+    with closed() as port:
+        found = canary.walk(way(port))
     assert (found.step, found.why) == ("connect", "unreachable")
     assert "refused" in found.words
 

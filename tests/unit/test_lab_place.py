@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-import urllib.error
+import threading
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing
+from http.server import HTTPServer
 from importlib import resources
 from pathlib import Path
-from socket import create_server
 
 import pytest
 
 from backup_mx.lab import names, place
-from backup_mx.lab.host import wait_for
+from backup_mx.lab.inside.place import Taken
 from backup_mx.lab.place import Place
 from backup_mx.lab.world import World
 
@@ -52,27 +50,22 @@ def test_a_notice_is_found_by_how_its_title_begins(noted: Path, told: Place) -> 
 
 
 @pytest.fixture
-def address(noted: Path) -> Iterator[str]:
-    """Where the place's program listens, as its unit starts it."""
-    with closing(create_server(("127.0.0.1", 0))) as free:
-        port = free.getsockname()[1]
-    program = resources.files("backup_mx.lab") / "inside" / "place.py"
-    with subprocess.Popen([sys.executable, str(program), str(port), noted]) as runs:
-        yield f"http://127.0.0.1:{port}/"
-        runs.kill()
+def address(noted: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Where the place's program listens."""
+    monkeypatch.setattr(sys, "argv", ["place.py", "0", str(noted)])
+    with HTTPServer(("127.0.0.1", 0), Taken) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
 
 
 def test_what_is_posted_is_noted(address: str, told: Place) -> None:
     """As Apprise posts it."""
     body = json.dumps({"version": "1.0", "type": "warning", **SEVERAL}).encode()
-
-    def posted() -> bool:
-        try:
-            return bool(urllib.request.urlopen(address, body, timeout=5).status == 200)  # noqa: S310
-        except urllib.error.URLError:
-            return False
-
-    wait_for("the place to take it", posted, timeout=20)
+    with urllib.request.urlopen(address, body, timeout=20) as answer:  # noqa: S310
+        assert answer.status == 200
     assert told.has("on hold: 3 messages", 0.0)
 
 

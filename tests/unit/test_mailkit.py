@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ports import closed
 
 import backup_mx.lab
 from backup_mx.lab.corpus import KINDS, Mail, corpus, write
@@ -239,10 +240,11 @@ def test_a_refusal_is_recorded_and_the_next_mail_is_sent(command: str, folder: P
 
 
 def test_errors_are_one_line_and_status_one(folder: Path, tmp_path: Path) -> None:
-    nobody = Receiver(refuse=b"")
-    port = nobody.socket.getsockname()[1]
-    nobody.server_close()
-    with serving(Receiver(refuse=b"")) as open_port, serving(Imap([], [])) as imap_port:
+    with (
+        closed() as port,
+        serving(Receiver(refuse=b"")) as open_port,
+        serving(Imap([], [])) as imap_port,
+    ):
         (tmp_path / "pw").write_text("wrong\n")
         reading = ("--users", "a", "--password-file", tmp_path / "pw")
         cases = {

@@ -16,6 +16,7 @@ from smtpd import certificate as pair
 
 import pytest
 from click.testing import CliRunner
+from ports import closed
 from test_walker import SETTINGS
 
 from backup_mx import config
@@ -313,8 +314,9 @@ def test_a_host_that_shows_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with served(tmp_path) as listener:
         port = listener.getsockname()[1]
         assert policyhosts.look(["example.net"], port=port) == (Shown("example.net", None),)
-    listener.close()
-    assert policyhosts.look(POLICIES, port=port) == tuple(Shown(host, None) for host in POLICIES)
+    with closed() as port:
+        found = policyhosts.look(POLICIES, port=port)
+    assert found == tuple(Shown(host, None) for host in POLICIES)
 
 
 def test_postfix_s_certificate_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
