@@ -7,7 +7,8 @@ from pathlib import Path
 
 import golden_kits
 
-from backup_mx import config, sample
+from backup_mx import config
+from backup_mx.config import sample
 from backup_mx.machine.agent import LIBRARY
 from backup_mx.machine.tree import tree
 

@@ -22,6 +22,7 @@ from relays import ADDRESS, CONFIG, Relay, wait_for
 from watchers import HEARD, PROBE, Hearing, Listener, Watch, hearing, hears, hurry, tells
 from worlds import fresh_name
 
+from backup_mx.config.options import Queue
 from backup_mx.evidence import NEVER, Proof, summed, write
 from backup_mx.findings import Finding
 from backup_mx.lab import names, network
@@ -32,7 +33,6 @@ from backup_mx.lab.volume import SIZE
 from backup_mx.lab.world import World
 from backup_mx.lab.zone import Zone
 from backup_mx.monitoring.render import render
-from backup_mx.options import Queue
 from backup_mx.probe import exporter
 from backup_mx.probe.rota import Board
 

@@ -12,6 +12,7 @@ import pytest
 from worlds import fresh_name
 
 from backup_mx.config import Config, parse
+from backup_mx.config.values import SshTarget
 from backup_mx.errors import MachineError, UnreachableError
 from backup_mx.lab import host, image, names, network, settings
 from backup_mx.lab.image import ImageSpec
@@ -21,7 +22,6 @@ from backup_mx.machine import cloudinit, ship, tree
 from backup_mx.machine.agent import LIBRARY
 from backup_mx.machine.apply.files import File
 from backup_mx.machine.bundle import bundle, pack, version
-from backup_mx.values import SshTarget
 
 pytestmark = pytest.mark.lab
 

@@ -17,6 +17,7 @@ from relays import ADDRESS, Relay
 from worlds import fresh_name
 
 from backup_mx.config import Config
+from backup_mx.config.values import SshTarget
 from backup_mx.errors import UnreachableError
 from backup_mx.findings import Finding, passed
 from backup_mx.lab import names, network
@@ -26,7 +27,6 @@ from backup_mx.machine import bundle, rebuild, ship, tailnet
 from backup_mx.machine.look import Look
 from backup_mx.machine.rebuild import Rebuild
 from backup_mx.machine.ship import Answer, SshHost, Tell
-from backup_mx.values import SshTarget
 
 pytestmark = [pytest.mark.lab, pytest.mark.long]
 

@@ -13,12 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from backup_mx import sample
-from backup_mx.checks import to_toml
-from backup_mx.config import Config, load, parse
+from backup_mx.config import Config, load, parse, sample
+from backup_mx.config.checks import to_toml
+from backup_mx.config.options import SECTIONS
+from backup_mx.config.values import HostPort, SshTarget
 from backup_mx.errors import ConfigError, Problem
-from backup_mx.options import SECTIONS
-from backup_mx.values import HostPort, SshTarget
 
 DATA = Path(__file__).parent.parent / "data" / "config"
 FIVE_LINES = (DATA / "five-lines.toml").read_text(encoding="utf-8")

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from backup_mx.config.options_cloud import Cloudflare as Options
 from backup_mx.dns import cloudflare
 from backup_mx.errors import SecretError
-from backup_mx.options_cloud import Cloudflare as Options
 
 
 @pytest.mark.parametrize("token", ["sesäme", "ses\name", "\ufeffsesame"])

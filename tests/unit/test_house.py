@@ -14,113 +14,118 @@ SOURCE = Path(__file__).parents[2] / "src" / "backup_mx"
 MODULES = sorted(SOURCE.rglob("*.py"))
 LAB_TESTS = Path(__file__).parents[1] / "lab"
 
-# Who may import whom, by top-level name; a package may always import itself.
-ALLOWED = {
+# Who may import whom, by room; a package may always import itself.
+ALLOWED: dict[str, set[str]] = {
     "errors": set(),
-    "secret": {"errors"},
-    "checks": set(),
-    "values": {"errors", "checks", "secret"},
-    "values_cloud": {"errors", "checks", "values"},
-    "options_cloud": {"checks", "values", "values_cloud"},
-    "values_live": {"errors", "checks", "values"},
-    "options_live": {"checks", "values", "values_live"},
-    "conflicts_cloud": {"errors"},
-    "conflicts_live": {"errors", "conflicts_cloud"},
-    "options": {"checks", "values", "options_cloud", "options_live"},
-    "config": {
-        "errors",
-        "checks",
-        "options",
-        "options_cloud",
-        "options_live",
-        "values",
-        "mistakes",
+    "config/secret": {"errors"},
+    "config/checks": set(),
+    "config/values": {"config/checks", "config/secret", "errors"},
+    "config/values_cloud": {"config/checks", "config/values", "errors"},
+    "config/options_cloud": {"config/checks", "config/values", "config/values_cloud"},
+    "config/values_live": {"config/checks", "config/values", "errors"},
+    "config/options_live": {"config/checks", "config/values", "config/values_live"},
+    "config/options": {
+        "config/checks",
+        "config/options_cloud",
+        "config/options_live",
+        "config/values",
     },
-    "mistakes": {"errors", "checks", "conflicts_cloud", "conflicts_live", "values"},
-    "sample": {"checks", "options"},
+    "config/known": set(),
+    "config/conflicts": {"config/known", "errors"},
+    "config/mistakes": {"config/checks", "config/conflicts", "config/values", "errors"},
+    "config": {
+        "config/checks",
+        "config/mistakes",
+        "config/options",
+        "config/options_cloud",
+        "config/options_live",
+        "config/values",
+        "errors",
+    },
+    "config/sample": {"config/checks", "config/options"},
     "relay": {"errors", "net"},
     "machine": {
+        "config",
+        "config/known",
+        "config/options",
+        "config/options_cloud",
+        "config/values",
         "errors",
         "evidence",
-        "config",
-        "options",
-        "options_cloud",
-        "conflicts_cloud",
-        "relay",
-        "values",
         "findings",
         "mta_sts",
         "net",
+        "relay",
     },
     "net": {"errors"},
     "findings": set(),
-    "evidence": {"errors", "config", "findings", "relay"},
-    "kit": {"errors", "config", "options", "values", "machine", "net", "findings"},
-    "cloud": {"errors", "config", "conflicts_cloud", "findings"},
+    "evidence": {"config", "errors", "findings", "relay"},
+    "kit": {"config", "config/options", "config/values", "errors", "findings", "machine", "net"},
+    "cloud": {"config", "config/known", "errors", "findings"},
     "mta_sts": {"config", "findings", "net"},
     "dns": {
-        "errors",
         "config",
-        "options",
-        "options_cloud",
-        "options_live",
-        "conflicts_cloud",
-        "machine",
-        "net",
-        "findings",
+        "config/known",
+        "config/options",
+        "config/options_cloud",
+        "config/options_live",
+        "errors",
         "evidence",
+        "findings",
+        "machine",
         "mta_sts",
+        "net",
     },
     "probe": {
-        "errors",
         "config",
-        "options",
-        "options_live",
+        "config/options",
+        "config/options_live",
+        "config/values",
+        "dns",
+        "errors",
         "evidence",
         "findings",
         "machine",
+        "mta_sts",
         "net",
         "relay",
-        "dns",
-        "mta_sts",
-        "values",
     },
     "gates": {
-        "errors",
-        "config",
-        "options",
-        "values",
-        "findings",
-        "evidence",
-        "machine",
-        "kit",
-        "net",
-        "relay",
         "cloud",
+        "config",
+        "config/options",
+        "config/values",
         "dns",
-        "mta_sts",
-        "probe",
+        "errors",
+        "evidence",
+        "findings",
+        "kit",
+        "machine",
         "monitoring",
+        "mta_sts",
+        "net",
+        "probe",
+        "relay",
     },
-    "monitoring": {"errors", "config", "options", "kit", "machine", "values"},
-    "lab": {"errors", "config", "machine", "relay", "kit"},
+    "monitoring": {"config", "config/options", "config/values", "errors", "kit", "machine"},
+    "lab": {"config", "errors", "kit", "machine", "relay"},
     "cli": {
-        "errors",
-        "config",
-        "sample",
-        "machine",
-        "relay",
-        "kit",
-        "findings",
         "cloud",
-        "lab",
-        "evidence",
-        "gates",
+        "config",
+        "config/sample",
         "dns",
+        "errors",
+        "evidence",
+        "findings",
+        "gates",
+        "kit",
+        "lab",
+        "machine",
+        "monitoring",
+        "mta_sts",
         "net",
         "probe",
-        "mta_sts",
-        "monitoring",
+        "relay",
     },
 }
 
@@ -149,7 +154,10 @@ NEAR = {
 
 
 def room(path: Path) -> str:
-    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    """Return where a module is: a folder or a file at the top; each file of config is one."""
+    parts = path.relative_to(SOURCE).parts
+    wing = parts[0] == "config" and parts[1] != "__init__.py"
+    return "/".join(parts[: 1 + wing]).removesuffix(".py")
 
 
 @functools.cache
@@ -168,8 +176,10 @@ def imported(path: Path) -> Iterator[str]:
 
 
 def ours(path: Path) -> set[str]:
-    names = {name.split(".")[1] for name in imported(path) if name.startswith("backup_mx.")}
-    return {name for name in names if (SOURCE / name).exists() or (SOURCE / f"{name}.py").exists()}
+    names = [name.split(".")[1:] for name in imported(path) if name.startswith("backup_mx.")]
+    places = [SOURCE.joinpath(*parts[: 2 if parts[0] == "config" else 1]) for parts in names]
+    files = [file for at in places for file in (at.with_suffix(".py"), at / "__init__.py")]
+    return {room(file) for file in files if file.exists()}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from backup_mx.config import parse
+from backup_mx.config.values import HostPort
 from backup_mx.errors import MachineError
 from backup_mx.findings import passed
 from backup_mx.kit import check
@@ -21,7 +22,6 @@ from backup_mx.kit.primary import LAYERS
 from backup_mx.machine.sent import ask
 from backup_mx.machine.ship import Answer, Tell, run_local
 from backup_mx.net import smtp
-from backup_mx.values import HostPort
 
 FIVE_LINES = (Path(__file__).parents[1] / "data/config/five-lines.toml").read_text()
 CONFIG = parse(f"{FIVE_LINES}\nprimary.home.smtputf8 = true\n", "test")

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from backup_mx.config.values import SshTarget
 from backup_mx.errors import HostError, MachineError, UnreachableError
 from backup_mx.machine import ship
 from backup_mx.machine.ship import Answer, SshHost, Tell, deploy, run_local
-from backup_mx.values import SshTarget
 
 
 @dataclass

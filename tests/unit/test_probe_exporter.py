@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from backup_mx.config.values import HostPort
 from backup_mx.evidence import NEVER, Proof, summed, write
 from backup_mx.findings import Finding
 from backup_mx.probe import exporter
 from backup_mx.probe.rota import Board
-from backup_mx.values import HostPort
 
 ASK = b"GET /metrics HTTP/1.0\r\n\r\n"
 LONG = 10.0  # seconds that a test waits for what has to come

@@ -20,6 +20,7 @@ from roundtrips import configured
 
 from backup_mx.cli.probe import probe
 from backup_mx.config import Config
+from backup_mx.config.values import HostPort
 from backup_mx.errors import MachineError
 from backup_mx.findings import Finding
 from backup_mx.machine.ship import SshHost
@@ -29,7 +30,6 @@ from backup_mx.probe import exporter, keeper, rota, roundtrip, table
 from backup_mx.probe.probe import Probe, Scene, Seen, Target
 from backup_mx.probe.rota import Board
 from backup_mx.probe.trip import Trip
-from backup_mx.values import HostPort
 
 PATIENCE = 20.0  # seconds that a test waits for what has to come
 DIRECT = b"Received: from a by mail.example.org; %b\r\n"

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from backup_mx import sample
-from backup_mx.checks import Options, check_of
-from backup_mx.config import parse
+from backup_mx.config import parse, sample
+from backup_mx.config.checks import Options, check_of
+from backup_mx.config.options import SECTIONS
 from backup_mx.errors import ConfigError
-from backup_mx.options import SECTIONS
 
 ROOT = Path(__file__).parent.parent.parent
 OPTIONS = [(model, key) for model in SECTIONS.values() for key in model.model_fields]

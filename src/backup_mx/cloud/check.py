@@ -10,7 +10,7 @@ from backup_mx.cloud import judge
 from backup_mx.cloud.facts import Machine, Plan, Region
 from backup_mx.cloud.oracle import Account
 from backup_mx.cloud.wanted import Wanted
-from backup_mx.conflicts_cloud import FREE_SHAPE
+from backup_mx.config.known import FREE_SHAPE
 from backup_mx.errors import CloudError
 from backup_mx.findings import Finding
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from backup_mx.cloud.facts import Count, Disk, Machine, Plan, Quota, Region, Reserved, Week
 from backup_mx.cloud.idle import LIMIT, Use, use_of
 from backup_mx.cloud.wanted import Wanted
-from backup_mx.conflicts_cloud import FREE_GB, FREE_SHAPE
+from backup_mx.config.known import FREE_GB, FREE_SHAPE
 from backup_mx.findings import Finding
 
 REGION, PLAN, MACHINES, STORAGE, ADDRESS, IDLE = GATES = (

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from backup_mx.config import Config
-from backup_mx.conflicts_cloud import FREE_SHAPE, is_example
+from backup_mx.config.known import FREE_SHAPE, is_example
 
 
 @dataclass(frozen=True)

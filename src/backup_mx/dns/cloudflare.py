@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from backup_mx import options_cloud
+from backup_mx.config import options_cloud
 from backup_mx.dns.plan import Change
 from backup_mx.dns.provider import Room
 from backup_mx.dns.records import Record, displaces

@@ -6,6 +6,7 @@ from base64 import b64decode
 from collections.abc import Callable, Iterator
 
 from backup_mx.config import Config
+from backup_mx.config.options import Relay
 from backup_mx.dns.key import Key, key
 from backup_mx.dns.wanted import Facts
 from backup_mx.errors import BackupMxError, DnsError
@@ -15,7 +16,6 @@ from backup_mx.machine.ship import Host
 from backup_mx.mta_sts import look, policy
 from backup_mx.net import certificate
 from backup_mx.net.dns import Names, reverse
-from backup_mx.options import Relay
 
 Hosts = Callable[[str], Host]
 """A relay's name to the machine that it is."""

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from backup_mx.config import Config
-from backup_mx.conflicts_cloud import zone_of
+from backup_mx.config.known import zone_of
+from backup_mx.config.options import Relay
 from backup_mx.dns.records import LONGEST_TTL, TTL, Record, displaces
 from backup_mx.dns.seen import Question, Seen, World
 from backup_mx.dns.wanted import Stage, Wanted, exchanger, key_name
 from backup_mx.evidence import Record as Kind
 from backup_mx.mta_sts import policy
-from backup_mx.options import Relay
 
 Lacking = Callable[[str, Kind], str]
 """A relay's name and a kind of record to "" where the evidence allows it, else why not."""

@@ -13,11 +13,11 @@ import dns.rcode
 import dns.tsig
 import dns.update
 
+from backup_mx.config.options_live import Rfc2136
 from backup_mx.dns.plan import Change
 from backup_mx.dns.provider import Room
 from backup_mx.errors import DnsError, SecretError
 from backup_mx.net import dns as net
-from backup_mx.options_live import Rfc2136
 
 _REFUSED = {
     dns.rcode.REFUSED: "refuses (may the key change such records of this zone there?)",

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from backup_mx.config import Config
-from backup_mx.conflicts_cloud import zone_of
+from backup_mx.config.known import zone_of
+from backup_mx.config.options import Relay
 from backup_mx.dns.key import Key
 from backup_mx.dns.records import Record
 from backup_mx.evidence import Record as Kind
 from backup_mx.mta_sts import policy
-from backup_mx.options import Relay
 
 LEFT_ALONE = (
     "SPF and DMARC are left alone: a relay sends nobody mail of yours. It hands over to the primary"

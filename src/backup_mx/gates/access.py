@@ -8,6 +8,7 @@ import json
 from collections.abc import Collection, Iterator
 
 from backup_mx.config import Config
+from backup_mx.config.values import Network
 from backup_mx.errors import DnsError, MachineError, UnreachableError
 from backup_mx.findings import Finding
 from backup_mx.gates.gate import Gate, Site
@@ -20,7 +21,6 @@ from backup_mx.machine.ship import Host
 from backup_mx.machine.tailnet import IN, STARTING
 from backup_mx.net import sshkeys
 from backup_mx.net.dns import Names
-from backup_mx.values import Network
 
 _HOME = {4: 29, 6: 48}  # the largest networks, by their prefix, that one home is given
 

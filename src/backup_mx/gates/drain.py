@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from backup_mx.config import Config
+from backup_mx.config.options import Primary, Relay
 from backup_mx.findings import Finding
 from backup_mx.gates.gate import Gate, Site
 from backup_mx.kit import check
 from backup_mx.kit.judge import PARITY
 from backup_mx.machine.ship import Host
-from backup_mx.options import Primary, Relay
 
 _Ask = Callable[[Host, Config, Relay, Primary], list[Finding]]
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backup_mx.config import Config
+from backup_mx.config.options import Relay
 from backup_mx.evidence import Record
 from backup_mx.findings import Finding, worst
 from backup_mx.machine.bundle import bundle, version
 from backup_mx.machine.ship import Host
-from backup_mx.options import Relay
 
 if TYPE_CHECKING:
     from backup_mx.net.dns import Names

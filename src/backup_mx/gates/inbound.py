@@ -6,13 +6,13 @@ import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+from backup_mx.config.options import Relay
 from backup_mx.findings import Finding
 from backup_mx.gates.gate import Gate, Site
 from backup_mx.machine.sent import ask
 from backup_mx.net import outside
 from backup_mx.net.outside import Fact
 from backup_mx.net.session import EHLO, SMTP
-from backup_mx.options import Relay
 
 HOME = "127.0.0.1"
 _GREETED = 220

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from email.utils import formatdate, make_msgid
 
 from backup_mx.config import Config
+from backup_mx.config.options import Primary, Relay
 from backup_mx.findings import Finding
 from backup_mx.kit.judge import STRANGER, judge, parity
 from backup_mx.kit.primary import clients
@@ -20,7 +21,6 @@ from backup_mx.machine.sent import ask
 from backup_mx.machine.ship import Host
 from backup_mx.net import smtp
 from backup_mx.net.smtp import Fact
-from backup_mx.options import Primary, Relay
 
 # Its SPF record is "v=spf1 -all": no host may send with it. Its DMARC policy is to reject.
 _SPF_SENDER = "probe@example.com"

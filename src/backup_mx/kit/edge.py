@@ -15,12 +15,12 @@ from importlib import resources
 from typing import Any
 
 from backup_mx.config import Config
+from backup_mx.config.options import Edge, Primary
+from backup_mx.config.values import Address, ip
 from backup_mx.errors import ConfigError, Problem
 from backup_mx.kit.files import KitFile
 from backup_mx.machine.tree import rendered, walk
 from backup_mx.machine.wireguard import private_key, public_key
-from backup_mx.options import Edge, Primary
-from backup_mx.values import Address, ip
 
 TRANSLATORS = ("nftables", "pfsense")
 """The kinds that translate addresses: what they forward to is an address, of the relays' family."""

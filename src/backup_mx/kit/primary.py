@@ -12,10 +12,10 @@ from importlib import resources
 from typing import Any
 
 from backup_mx.config import Config
+from backup_mx.config.options import Primary
+from backup_mx.config.values import Address, bracketed
 from backup_mx.kit.files import KitFile
 from backup_mx.machine.tree import rendered, walk
-from backup_mx.options import Primary
-from backup_mx.values import Address, bracketed
 
 LAYERS = (
     "client-restrictions",

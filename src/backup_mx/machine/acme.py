@@ -6,9 +6,9 @@ import ssl
 from urllib.parse import urlsplit
 
 from backup_mx.config import Config
+from backup_mx.config.options import Tls
 from backup_mx.errors import MachineError
 from backup_mx.machine.apply.files import Service
-from backup_mx.options import Tls
 
 # The timer, and not what it starts: no deploy waits for an authority.
 SERVICES = (

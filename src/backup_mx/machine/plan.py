@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from backup_mx.config import Config
+from backup_mx.config.options import Relay
 from backup_mx.errors import MachineError, UnreachableError
 from backup_mx.machine import letters
 from backup_mx.machine.look import Look
 from backup_mx.machine.wireguard import tunnels
-from backup_mx.options import Relay
 from backup_mx.relay import text
 
 _NAMED = 3  # queue IDs in a message

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from backup_mx.config import Config
+from backup_mx.config.options import Relay
 from backup_mx.findings import Finding
 from backup_mx.machine.look import Certificate, Look
 from backup_mx.machine.wireguard import private_key, public_key, tunnels
-from backup_mx.options import Relay
 from backup_mx.relay import text
 from backup_mx.relay.state import Primary, Snapshot, Sums
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from backup_mx.config import Config
+from backup_mx.config.options import Relay
 from backup_mx.errors import BackupMxError, HostError, MachineError, UnreachableError
 from backup_mx.findings import Finding, passed
 from backup_mx.machine import letters, probe, ship, tailnet
@@ -26,7 +27,6 @@ from backup_mx.machine.plan import Plan
 from backup_mx.machine.proof import Wanted, prove
 from backup_mx.machine.providers import Provider
 from backup_mx.machine.ship import Host, Tell
-from backup_mx.options import Relay
 from backup_mx.relay import text
 
 WAIT_S = 1800.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from backup_mx.config import Config
+from backup_mx.config.options import Domain
 from backup_mx.errors import MachineError
-from backup_mx.options import Domain
 from backup_mx.relay.tables import addresses
 
 _POSTMASTER = "postmaster"

@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from backup_mx.config.values import SshTarget
 from backup_mx.errors import HostError, MachineError, UnreachableError
-from backup_mx.values import SshTarget
 
 Tell = Callable[[str], None]
 # ssh's own exit code when it did not get as far as the remote command (ssh(1), EXIT STATUS).

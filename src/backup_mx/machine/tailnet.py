@@ -14,10 +14,10 @@ from collections.abc import Callable
 from typing import Any
 
 from backup_mx.config import Config
+from backup_mx.config.options import Tailnet
 from backup_mx.errors import MachineError
 from backup_mx.machine.apply.files import Service
 from backup_mx.machine.ship import Host, Tell
-from backup_mx.options import Tailnet
 
 UNIT = "backup-mx-tailnet.service"
 FOLDER = "/run/backup-mx-tailnet"

@@ -13,13 +13,13 @@ from typing import Any
 
 from backup_mx import evidence
 from backup_mx.config import Config
-from backup_mx.conflicts_cloud import is_example, zone_of
+from backup_mx.config.known import is_example, zone_of
+from backup_mx.config.options import Relay
+from backup_mx.config.options_cloud import Cloudflare, Oci
+from backup_mx.config.values import Network
 from backup_mx.evidence import Record
 from backup_mx.machine.tool import tool
 from backup_mx.mta_sts.policy import hosted
-from backup_mx.options import Relay
-from backup_mx.options_cloud import Cloudflare, Oci
-from backup_mx.values import Network
 
 # Terraform reads *.auto.tfvars.json by itself, so an operator's own terraform.tfvars stays theirs.
 VARIABLES = "backup-mx.auto.tfvars.json"

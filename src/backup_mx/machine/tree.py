@@ -13,13 +13,13 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from backup_mx.config import Config
+from backup_mx.config.values import Network
 from backup_mx.machine import acme, recipients, tailnet
 from backup_mx.machine import agent as agents
 from backup_mx.machine.apply.files import Check, File, Folder, Service
 from backup_mx.machine.wireguard import Tunnel, private_key, tunnels
 from backup_mx.mta_sts import policy
 from backup_mx.relay.operator.verbs import PROGRAM
-from backup_mx.values import Network
 
 PACKAGES = (
     "ca-certificates",
@@ -227,5 +227,5 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701  configuration files, not HTML; config.py checks the values
+        autoescape=False,  # noqa: S701  configuration files, not HTML; config/values.py checks the values
     )

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backup_mx.config import Config
+from backup_mx.config.options import Relay
+from backup_mx.config.values import WIREGUARD_KEY, HostPort, ip
 from backup_mx.errors import SecretError
-from backup_mx.options import Relay
-from backup_mx.values import WIREGUARD_KEY, HostPort, ip
 
 _PRIME = 2**255 - 19
 _A24 = 121665  # (486662 - 2) / 4, of the curve's equation (RFC 7748 section 4.1)

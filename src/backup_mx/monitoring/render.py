@@ -14,10 +14,10 @@ from typing import Any
 from jinja2 import Environment
 
 from backup_mx.config import Config
+from backup_mx.config.options import Relay
+from backup_mx.config.values import bracketed
 from backup_mx.kit.files import KitFile
 from backup_mx.machine import bundle, tree
-from backup_mx.options import Relay
-from backup_mx.values import bracketed
 
 BLACKBOX = "127.0.0.1:9115"
 """Where Debian's blackbox exporter listens."""

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from backup_mx.config import Config
+from backup_mx.config.options import Relay
 from backup_mx.errors import MachineError
 from backup_mx.findings import Finding
 from backup_mx.net.fetch import FetchError, fetch, private
-from backup_mx.options import Relay
 from backup_mx.probe.probe import Probe, Scene, Seen, Target, relays
 from backup_mx.relay.text import span
 

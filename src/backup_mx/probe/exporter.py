@@ -12,6 +12,7 @@ from socketserver import ThreadingTCPServer
 from typing import Any
 
 from backup_mx import __version__
+from backup_mx.config.values import HostPort
 from backup_mx.errors import MachineError
 from backup_mx.probe import proven
 from backup_mx.probe.probe import Reading
@@ -19,7 +20,6 @@ from backup_mx.probe.rota import Board, Place
 from backup_mx.probe.trip import WAYS
 from backup_mx.relay.tell import exposition as written
 from backup_mx.relay.tell.exposition import CONTENT_TYPE, COUNTER, GAUGE, Family
-from backup_mx.values import HostPort
 
 PATIENCE = 10.0
 """Seconds that a connection may take, from its first letter to the answer's last."""

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 
 from backup_mx.config import Config
+from backup_mx.config.options_live import Roundtrip
 from backup_mx.errors import MachineError
 from backup_mx.findings import Finding
 from backup_mx.net import mailbox
 from backup_mx.net.mailbox import Account, Found, Mailbox
-from backup_mx.options_live import Roundtrip
 from backup_mx.probe import keeper
 from backup_mx.probe.keeper import Answer
 from backup_mx.probe.probe import Probe, Scene, Seen, Target, Tell

@@ -1,7 +1,7 @@
 """The config file ``backup-mx.toml``, read and checked as a whole.
 
-Its options are declared in `backup_mx.options`; `backup_mx.sample` writes the example file and the
-reference page from the same declarations.
+Its options are declared in `backup_mx.config.options`; `backup_mx.config.sample` writes the
+example file and the reference page from the same declarations.
 
     text ── tomllib ──> tables ── _fill_in, Checks ──> Config
                           └────── mistakes ──────────> ConfigError
@@ -18,10 +18,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from backup_mx.checks import Options, printable
-from backup_mx.errors import ConfigError, Problem
-from backup_mx.mistakes import Tables, problems_of, table
-from backup_mx.options import (
+from backup_mx.config.checks import Options, printable
+from backup_mx.config.mistakes import Tables, problems_of, table
+from backup_mx.config.options import (
     SECTIONS,
     Access,
     Domain,
@@ -36,9 +35,10 @@ from backup_mx.options import (
     Tailnet,
     Tls,
 )
-from backup_mx.options_cloud import Cloudflare, Oci
-from backup_mx.options_live import Gates, Monitoring, MtaSts, Rfc2136, Roundtrip
-from backup_mx.values import Address, DomainName, EdgeKind, Name, bracketed
+from backup_mx.config.options_cloud import Cloudflare, Oci
+from backup_mx.config.options_live import Gates, Monitoring, MtaSts, Rfc2136, Roundtrip
+from backup_mx.config.values import Address, DomainName, EdgeKind, Name, bracketed
+from backup_mx.errors import ConfigError, Problem
 
 
 class Cloud(Options):

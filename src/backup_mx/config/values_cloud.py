@@ -1,6 +1,6 @@
 """Values of clouds: what an option of [cloud.…] or [dns.…] must look like, and what it becomes.
 
-They end up in Terraform's input, so each grammar is an allow list, as in `backup_mx.values`.
+They end up in Terraform's input, so each grammar is an allow list, as in `backup_mx.config.values`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from backup_mx.checks import Check, HintError, matching, text_of
+from backup_mx.config.checks import Check, HintError, matching, text_of
+from backup_mx.config.values import DomainCheck, PublicKeyCheck
 from backup_mx.errors import did_you_mean
-from backup_mx.values import DomainCheck, PublicKeyCheck
 
 _OCID = r"ocid1\.{kind}\.oc[0-9]+\.[a-z0-9-]*\.[a-z0-9]+"
 _TENANCY = re.compile(_OCID.format(kind="tenancy"))

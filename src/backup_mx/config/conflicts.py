@@ -1,27 +1,19 @@
-"""What of [cloud.oci] and [dns.cloudflare] is wrong only together with the rest of the file.
+"""What is wrong only together with the rest of the file: clouds, DNS, MTA-STS.
 
-Like `backup_mx.mistakes`, which calls this: it judges by the values that are right by themselves.
+`backup_mx.config.mistakes` calls this; it judges by the values that are right by themselves.
 """
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from backup_mx.config.known import FREE_GB, FREE_MACHINES, FREE_SHAPE, IPV4_ONLY, zone_of
 from backup_mx.errors import did_you_mean
 
 Values = Mapping[str, Any]
 Conflict = tuple[tuple[str | int, ...], str, str]
 """An option's path, what was expected there, and a hint."""
-
-# What Oracle gives each tenancy for free.
-FREE_SHAPE, FREE_MACHINES, FREE_GB = "VM.Standard.E2.1.Micro", 2, 200
-IPV4_ONLY = "Oracle's reserved addresses are IPv4's"
-# Addresses of documentation (RFC 5737): nobody has one of them.
-_EXAMPLES = [
-    ipaddress.ip_network(net) for net in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24")
-]
 
 
 def of_oci(oci: Values, relays: Mapping[str, Values], access: Values) -> Iterator[Conflict]:
@@ -77,12 +69,32 @@ def of_cloudflare(
         yield ("dns", "cloudflare", "zones"), expected, ""
 
 
-def zone_of(name: str, zones: Mapping[str, str]) -> str | None:
-    """Return the zone that a name is in, None if it is in none: the longest that fits."""
-    fitting = [zone for zone in zones if f".{name.lower()}".endswith(f".{zone}")]
-    return max(fitting, key=len, default=None)
+def of_updates(
+    updates: Values, cloudflare: Values, names: Mapping[str, object]
+) -> Iterator[Conflict]:
+    """Tell where [dns.rfc2136] would publish nothing, or what another publishes, too.
+
+    names are the hostnames of the relays and the domains.
+    """
+    zones = dict.fromkeys(updates.get("zones", ()), "")
+    if zones and not any(zone_of(name, zones) for name in names):
+        expected = "expected the zone of a relay's hostname or of a domain"
+        yield ("dns", "rfc2136", "zones"), expected, ""
+    for index, zone in enumerate(zones):
+        if zone in cloudflare.get("zones", {}):
+            expected = "expected a zone that [dns.cloudflare] does not have"
+            yield ("dns", "rfc2136", "zones", index), expected, ""
 
 
-def is_example(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Tell whether an address stands in the config only until the real one is known."""
-    return any(address in network for network in _EXAMPLES)
+def of_policy(policy: Values, relays: Mapping[str, Values], tls: Values) -> Iterator[Conflict]:
+    """Tell where the relay that is to host the MTA-STS policy is none, or could not."""
+    path = ("mta_sts", "hosted_by")
+    host = policy.get("hosted_by")
+    if host is None:
+        return
+    if relays and host not in relays:
+        expected = f"expected the name of a [relay.NAME]: {', '.join(relays)}"
+        yield path, expected, did_you_mean(str(host), relays)
+    elif tls.get("acme") is False:
+        expected = "expected acme = true in [tls]: nobody believes a policy without a certificate"
+        yield path, expected, ""

@@ -1,6 +1,6 @@
 """Checks: how an option says what it takes, in words and as a function, and what options are.
 
-The grammars themselves are in `backup_mx.values`.
+The grammars themselves are in `backup_mx.config.values`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Values of what is published, proven and watched, as in `backup_mx.values`."""
+"""Values of what is published, proven and watched, as in `backup_mx.config.values`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import re
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from backup_mx.checks import Check, HintError, matching, text_of
+from backup_mx.config.checks import Check, HintError, matching, text_of
+from backup_mx.config.values import DomainCheck, DrainTargetCheck
 from backup_mx.errors import did_you_mean
-from backup_mx.values import DomainCheck, DrainTargetCheck
 
 _ALGORITHMS = ("hmac-sha256", "hmac-sha384", "hmac-sha512")
 _MODES = ("testing", "enforce", "none")

@@ -18,11 +18,10 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from backup_mx.checks import Options, RefusedError, check_of, follows, printable, to_toml
-from backup_mx.conflicts_cloud import Conflict, of_cloudflare, of_oci
-from backup_mx.conflicts_live import of_policy, of_updates
+from backup_mx.config.checks import Options, RefusedError, check_of, follows, printable, to_toml
+from backup_mx.config.conflicts import Conflict, of_cloudflare, of_oci, of_policy, of_updates
+from backup_mx.config.values import WIREGUARD_KEY, DomainCheck, SecretCheck, ip
 from backup_mx.errors import Problem, did_you_mean
-from backup_mx.values import WIREGUARD_KEY, DomainCheck, SecretCheck, ip
 
 Tables = Mapping[str, Any]
 Sections = Mapping[str, type[Options]]

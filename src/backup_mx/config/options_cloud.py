@@ -1,4 +1,4 @@
-"""The options of clouds and of DNS: what Terraform is told. Declared as in `backup_mx.options`."""
+"""The options of clouds and of DNS: what Terraform is told. Declared as in `options`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from backup_mx.checks import Options
-from backup_mx.values import MailAddress, Name, SecretSource, Switch
-from backup_mx.values_cloud import (
+from backup_mx.config.checks import Options
+from backup_mx.config.values import MailAddress, Name, SecretSource, Switch
+from backup_mx.config.values_cloud import (
     Compartment,
     Folder,
     Gigabytes,

@@ -1,4 +1,4 @@
-"""The options of what is published, proven and watched. Declared as in `backup_mx.options`."""
+"""The options of what is published, proven and watched. Declared as in `options`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from backup_mx.checks import Options
-from backup_mx.values import (
+from backup_mx.config.checks import Options
+from backup_mx.config.values import (
     DrainTarget,
     Duration,
     MailAddress,
@@ -16,7 +16,7 @@ from backup_mx.values import (
     SecretSource,
     Word,
 )
-from backup_mx.values_live import (
+from backup_mx.config.values_live import (
     Account,
     Algorithm,
     KeyName,

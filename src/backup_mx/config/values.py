@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator
 
-from backup_mx.checks import Check, HintError, RefusedError, matching, text_of
+from backup_mx.config.checks import Check, HintError, RefusedError, matching, text_of
+from backup_mx.config.secret import Secret, SecretCommand, SecretFile, SecretVariable
 from backup_mx.errors import did_you_mean
-from backup_mx.secret import Secret, SecretCommand, SecretFile, SecretVariable
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
-from backup_mx.checks import Options, check_of, follows, to_toml
-from backup_mx.options import SECTIONS, Named
+from backup_mx.config.checks import Options, check_of, follows, to_toml
+from backup_mx.config.options import SECTIONS, Named
 
 _EXAMPLE_HEAD = """\
 # backup-mx.toml with every option. Generated from the program's own declarations.

@@ -11,10 +11,10 @@ from typing import ClassVar
 
 from pydantic import Field, PrivateAttr
 
-from backup_mx.checks import Options
-from backup_mx.options_cloud import Cloudflare, Oci
-from backup_mx.options_live import Gates, Monitoring, MtaSts, Rfc2136, Roundtrip
-from backup_mx.values import (
+from backup_mx.config.checks import Options
+from backup_mx.config.options_cloud import Cloudflare, Oci
+from backup_mx.config.options_live import Gates, Monitoring, MtaSts, Rfc2136, Roundtrip
+from backup_mx.config.values import (
     AcmeDirectory,
     AtRetention,
     Cidr,
