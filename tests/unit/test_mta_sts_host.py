@@ -100,6 +100,7 @@ def test_a_policy_is_answered_for_its_host() -> None:
     ("request_", "status"),
     [
         (ASKED.format("example.org"), b"404"),
+        (ASKED.format("mta-sts.example.org\r\nHost: mta-sts.example.com"), b"404"),
         ("GET /.well-known/mta-sts.txt HTTP/1.1", b"404"),
         (ASKED.format("mta-sts.example.org").replace(".txt", ".txt/"), b"404"),
         (ASKED.format("mta-sts.example.org").replace("/.w", "//.w"), b"404"),

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from backup_mx.relay import ledger
+from backup_mx.relay import http1, ledger
 from backup_mx.relay.log.events import REJECTIONS
 from backup_mx.relay.queue import reasons
 from backup_mx.relay.queue.reasons import CLASSES
@@ -85,8 +85,7 @@ def exposition(snapshot: Snapshot, now: float) -> bytes:
 async def serve(snapshot: Callable[[], Snapshot], settings: Settings, port: int = PORT) -> Server:
     """Answer GET /metrics to loopback and to settings.metrics_from. Raises MachineError.
 
-    One request a connection, as little of HTTP (RFC 9112) as Prometheus needs: aiohttp would
-    cost a third of the memory that the agent may have.
+    One request a connection.
     """
     bound = listeners(settings.metrics_from, port)
     desk = _Desk(snapshot, settings)
@@ -128,39 +127,22 @@ class _Desk:
 
     def answer(self, head: bytes, address: Address | None, asked: Address | None) -> bytes:
         """Return the whole answer to a request; address is the peer's, asked the machine's own."""
-        line, *fields = head.split(b"\r\n")
-        method, _, rest = line.partition(b" ")
-        path = rest.partition(b" ")[0].partition(b"?")[0]
+        request = http1.request(head)
         if not may_ask(address, self.settings.metrics_from):
             return _said("403 Forbidden", b"this address is not in access.metrics_from\n")
-        if not self.settings.is_named(_host(fields), asked):
+        if not self.settings.is_named(request.host, asked):
             return _said("421 Misdirected Request", b"ask by the relay's name or address\n")
-        if path != b"/metrics":
+        if request.path != "/metrics":
             return _said("404 Not Found", b"only /metrics is here\n")
-        if method != b"GET":
+        if request.method != "GET":
             return _said("405 Method Not Allowed", b"only GET is answered\n", "Allow: GET")
         body = exposition(self.snapshot(), time.time())
         return _said("200 OK", body, kind=CONTENT_TYPE)
 
 
-def _host(fields: Iterable[bytes]) -> str:
-    """Return what the Host header says; there has to be one (RFC 9112 section 3.2), or ""."""
-    named = [value for name, _, value in (each.partition(b":") for each in fields)
-             if name.lower() == b"host"]  # fmt: skip
-    return named[0].strip().decode("latin-1") if len(named) == 1 else ""
-
-
 def _said(status: str, body: bytes, *more: str, kind: str = "text/plain; charset=utf-8") -> bytes:
-    lines = (
-        f"HTTP/1.1 {status}",
-        f"Content-Type: {kind}",
-        f"Content-Length: {len(body)}",
-        "X-Content-Type-Options: nosniff",
-        "Cache-Control: no-store",
-        "Connection: close",
-        *more,
-    )
-    return "\r\n".join((*lines, "", "")).encode() + body
+    own = (f"Content-Type: {kind}", "X-Content-Type-Options: nosniff", "Cache-Control: no-store")
+    return http1.reply(status, *own, *more, body=body)
 
 
 def _families(found: Snapshot, now: float) -> Iterator[Family]:
