@@ -7,7 +7,7 @@ import errno
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,7 +31,7 @@ from backup_mx.relay.operator import look
 from backup_mx.relay.queue import envelope, spool
 from backup_mx.relay.queue.spool import Entry
 from backup_mx.relay.root import client, maintenance
-from backup_mx.relay.root.protocol import Result
+from backup_mx.relay.root.protocol import HELD_BEFORE, Result
 from backup_mx.relay.settings import Settings
 from backup_mx.relay.state import (
     DOWN,
@@ -755,6 +755,35 @@ def test_mail_beyond_retention_is_held(world: World) -> None:
     run(agent, lambda: ("hold", (ID,)) in world.changes)
 
 
+def test_what_was_held_is_entered_as_soon_as_it_can_be(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the log has no room for its lines, nor the ledger at first."""
+    agent = world.agent(replace(SETTINGS, retention=1000))
+    agent.present.limits = system.Limits(1e6, 1000)
+    [walker] = agent.present.walkers
+    walker.judged = replace(walker.judged, primary=Primary("home", DOWN, 1.0))
+    answers = {ID: Result(ID, True, "put on hold"), "B": Result("B", True, HELD_BEFORE)}
+    monkeypatch.setattr(client, "change", lambda _verb, ids, **_: [answers[each] for each in ids])
+    due = [Due(overdue=tuple(Row(each, 1.0, time.time(), "4xx", ()) for each in answers)), Due()]
+    entered: list[set[str]] = []
+
+    async def turn(*_: object, **__: object) -> Due:
+        return due.pop(0)
+
+    async def held(holds: Mapping[str, float]) -> None:
+        entered.append({*holds})
+        if due:
+            raise MachineError("no room")
+
+    monkeypatch.setattr(agent.present.books, "due", turn)
+    monkeypatch.setattr(agent.present.books, "held", held)
+    for _ in range(2):
+        asyncio.run(agent.duties.lifetimes())
+    assert entered == [{ID}, {ID}]
+    assert not agent.duties._holds
+
+
 def test_what_is_more_than_a_round_holds_is_let_go_at_once_and_flushed_once(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -816,7 +845,7 @@ def test_what_fails_keeps_nothing_else_from_being_done(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(client, "change", change)
     with pytest.raises(MachineError, match="no release"):
-        duties._carry_out(lifetime.Orders(hold=("a",), release=("b",), requeue=("c",)))
+        duties._carry_out(lifetime.Orders(hold=("a",), release=("b",), requeue=("c",)), {})
     assert [(verb, ids) for verb, ids, _ in asked] == [
         ("release", ("b",)), ("requeue", ("c",)), ("hold", ("a",)),
     ]  # fmt: skip

@@ -226,6 +226,8 @@ def test_a_broken_way_is_told_while_nothing_waits_and_again_when_mail_comes() ->
          "4.0 GiB left on the mail's disk"),
         ({"disk": Disk(100 * 2**20, 50 * 2**30, 75 * 2**20)}, "failure",
          "100.0 MiB left on the mail's disk"),
+        ({"disk": Disk(40 * 2**30, 50 * 2**30, 75 * 2**20, damaged=True)}, "failure",
+         "the mail's disk is damaged, or read-only"),
         ({"certificate": NOON + 10 * DAY}, "warning", "the certificate expires in 10 d"),
         ({"certificate": NOON + 2 * DAY}, "failure", "the certificate expires in 2 d"),
         ({"certificate": NOON - DAY}, "failure", "the certificate expired 1 d ago"),
@@ -384,7 +386,8 @@ ILL = replace(
     ),
     counts=(*waiting(3, "refused"), *waiting(12, "held", state.HELD),
             Count(state.WAITING, "tls", 1, 1, NOON - 31 * DAY)),
-    at_risk=3, sums=Sums(10, 9, differences=1), disk=Disk(2**20, 50 * 2**30, 75 * 2**20),
+    at_risk=3, sums=Sums(10, 9, differences=1),
+    disk=Disk(2**20, 50 * 2**30, 75 * 2**20, damaged=True),
     tables=(TableState("example.org", 40, NOON, "HTTP 500"),),
     troubles=(Trouble("reconcile", "no helper", NOON - 400),),
     certificate=NOON + DAY, acme="acme.example.net", certificate_issuer="", asked=REFUSES,
@@ -445,7 +448,7 @@ def test_a_start_of_the_agent_is_the_end_of_nothing() -> None:
     assert told == {
         *("held", "ledger", "at-risk", "overdue", "undeliverable:refused", "undeliverable:tls"),
         *("message:away", "primary:dark", "table:example.org", "agent", "guarded", "reconciled"),
-        *("certificate", "asked", f"certificate:{HOST}", "paused:home", "disk"),
+        *("certificate", "asked", f"certificate:{HOST}", "paused:home", "disk", "disk:damaged"),
     }
     fresh = replace(ILL, started=NOON + 4010)
     assert operator.sees(4011, started(ILL, 4010)) == ()

@@ -14,12 +14,15 @@ import pytest
 from queues import ID, OTHER, Postsuper, an_id, empty, put, where
 
 from backup_mx.errors import MachineError
+from backup_mx.relay import files
 from backup_mx.relay.decide import lifetime
 from backup_mx.relay.queue import spool
 from backup_mx.relay.root import changes, protocol, pulls
 from backup_mx.relay.root.protocol import Result, Who
+from backup_mx.relay.state import Disk
 
 WHO = Who("root", "198.51.100.7")
+PULLED = pulls.FOLDER
 
 
 @pytest.fixture
@@ -137,10 +140,40 @@ def test_a_message_that_qmgr_loads_meanwhile_is_followed(postfix: Postsuper) -> 
 def test_what_cannot_be_changed_yet(postfix: Postsuper, queue: str, mode: int, said: str) -> None:
     """A message that is not whole, or damaged, stays where it is."""
     put(postfix, queue, mode=mode)
-    for verb in ENDS:
+    for verb in ("hold", "requeue"):
         assert one(postfix, verb).said == said
     assert where(postfix) == queue
     assert postfix.steps == []
+
+
+def test_what_was_put_aside_as_corrupt_can_be_deleted(postfix: Postsuper) -> None:
+    """Noted first, as every deletion is; the others in the request are deleted, too."""
+    put(postfix, "corrupt")
+    put(postfix, "deferred", OTHER)
+    results = changes.change(postfix, "delete", [ID, OTHER], WHO)
+    assert results == [Result(ID, True, "deleted"), Result(OTHER, True, "deleted")]
+    assert postfix.steps == [f"{ID}: delete {WHO}", f"{OTHER}: delete {WHO}", f"-d {OTHER}"]
+    assert (where(postfix), where(postfix, OTHER)) == ("nowhere", "nowhere")
+
+
+@pytest.mark.parametrize("kind", ["link", "folder", "linked folder"])
+def test_nothing_but_a_corrupt_file_is_deleted(
+    postfix: Postsuper, tmp_path: Path, kind: str
+) -> None:
+    """Root is led nowhere by what Postfix's own user may leave there."""
+    corrupt, other = postfix.spool / "corrupt", tmp_path / "other"
+    other.mkdir()
+    (other / ID).touch()
+    match kind:
+        case "link":
+            (corrupt / ID).symlink_to(other / ID)
+        case "folder":
+            (corrupt / ID).mkdir()
+        case "linked folder":
+            corrupt.rmdir()
+            corrupt.symlink_to(other)
+    assert one(postfix, "delete").done == (kind == "link")
+    assert (other / ID).exists()
 
 
 @pytest.mark.parametrize("kind", ["pipe", "link", "folder"])
@@ -208,6 +241,60 @@ def test_a_damaged_file_stays_on_hold_near_its_end(postfix: Postsuper) -> None:
     assert [each.done for each in said] == [False, True]
     assert said[0].said.startswith(protocol.BROKEN)
     assert (where(postfix, old), where(postfix, young)) == ("hold", "deferred")
+
+
+@pytest.mark.parametrize("queue", ["incoming", "active", "deferred", "hold"])
+@pytest.mark.parametrize(("age", "stays"), [(0.5, False), (0.95, True)])
+def test_a_damaged_file_that_would_soon_expire_is_put_on_hold(
+    postfix: Postsuper, queue: str, age: float, stays: bool
+) -> None:
+    """A second name, as a backup by hard links makes: what cannot be requeued must not go on."""
+    old, other = (f"{an_id(time.time() - age * postfix.limit)[:-1]}{each}" for each in "RS")
+    os.link(put(postfix, queue, old), postfix.spool / "backup")
+    put(postfix, queue, other)
+    left, good = changes.change(postfix, "requeue", [old, other], WHO)
+    assert (left.done, good.done) == (False, True)
+    assert left.said.startswith(f"{protocol.BROKEN}: it has 2 names")
+    went = stays and queue != "hold"
+    assert left.said.endswith(protocol.HELD_INSTEAD) == went
+    assert (f"{old}: hold by=guard" in postfix.steps) == went
+    free = "deferred" if queue == "active" else queue
+    assert where(postfix, old) == ("hold" if stays else free)
+    assert list(pulls.FOLDER.iterdir()) == []
+
+
+@pytest.mark.parametrize(("age", "queue"), [(0.5, "deferred"), (0.95, "hold")])
+def test_without_room_nothing_is_requeued(
+    postfix: Postsuper, monkeypatch: pytest.MonkeyPatch, age: float, queue: str
+) -> None:
+    """Pickup could not copy it: it stays in delivery, or on hold in retention's name."""
+    old = an_id(time.time() - age * postfix.limit)
+    free = 5000 + put(postfix, "deferred", old).stat().st_size
+    monkeypatch.setattr(spool, "disk", lambda needed, _: Disk(free, 10**9, needed))
+    postfix.free = 5001
+    left = one(postfix, "requeue", old)
+    assert not left.done
+    assert left.said.startswith(f"{protocol.NO_ROOM}: it has 3 KiB, and 3 KiB may")
+    assert where(postfix, old) == queue
+    assert (f"{old}: hold by=retention" in postfix.steps) == (queue == "hold")
+    held = an_id(time.time() - postfix.limit)
+    put(postfix, "hold", held)
+    assert one(postfix, "release", held).said.startswith(protocol.NO_ROOM)
+    assert where(postfix, held) == "hold"
+    postfix.free = 5000
+    assert one(postfix, "requeue", old).done
+
+
+def test_a_hold_without_effect_is_not_claimed(
+    postfix: Postsuper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the file lies is what counts: the guard is to tell that it could do nothing."""
+    old = an_id(time.time() - postfix.limit)
+    put(postfix, "deferred", old).write_bytes(b"")
+    monkeypatch.setattr(postfix, "change", lambda *_: None)
+    left = one(postfix, "requeue", old)
+    assert left.said.startswith(protocol.BROKEN)
+    assert not left.said.endswith(protocol.HELD_INSTEAD)
 
 
 @pytest.mark.parametrize("queue", ["incoming", "active", "deferred", "hold"])
@@ -337,6 +424,19 @@ def test_what_is_being_pulled_is_nobody_elses(postfix: Postsuper) -> None:
     assert noted == [f"{ID}\n"]
     assert pulls.FOLDER.stat().st_mode & 0o777 == 0o700
     assert list(pulls.FOLDER.iterdir()) == []
+
+
+def test_what_is_pulled_is_known_after_a_power_cut(
+    postfix: Postsuper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is on disk, beside the queue, before the first message is on hold."""
+    steps: list[object] = []
+    monkeypatch.setattr(files, "on_disk", steps.append)
+    postfix.before = steps.append
+    put(postfix, "active")
+    assert one(postfix, "delete").done
+    assert steps[:2] == [pulls.FOLDER, "-h"]
+    assert PULLED.parent == spool.SPOOL
 
 
 def test_an_operators_hold_of_what_is_held_already_is_noted(postfix: Postsuper) -> None:

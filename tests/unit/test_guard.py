@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import runpy
+import socket
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ from backup_mx.errors import MachineError
 from backup_mx.machine.apply import diff, files
 from backup_mx.machine.apply.files import File
 from backup_mx.relay.queue import commands, expiry
-from backup_mx.relay.root import guard, maintenance, protocol, pulls
+from backup_mx.relay.root import guard, maintenance, postlog, protocol, pulls
 from backup_mx.relay.root.maintenance import OFF
 from backup_mx.relay.root.protocol import Result, Who
 
@@ -120,6 +121,68 @@ def test_a_message_that_postsuper_leaves_is_an_error(
     monkeypatch.setattr(queue, "change", lambda *_: None)
     with pytest.raises(MachineError, match=f"{ID} was not requeued: Postfix did not do it"):
         watch(queue)
+
+
+def test_what_is_put_on_hold_instead_is_no_error(queue: Postsuper) -> None:
+    """Damaged or without room, it does not expire: the run did what it is for."""
+    put(queue, "deferred").write_bytes(b"")
+    [left] = watch(queue)
+    assert left.said.endswith(protocol.HELD_INSTEAD)
+    assert where(queue) == "hold"
+    assert watch(queue) == []
+
+
+@pytest.mark.parametrize(("argument", "looks"), [((), False), ((guard.NOW,), True)])
+def test_before_postfix_starts_the_queue_is_looked_through(
+    queue: Postsuper, monkeypatch: pytest.MonkeyPatch, argument: tuple[str, ...], looks: bool
+) -> None:
+    """Whatever the clock says; and it does not wait for a look at what differs."""
+    put(queue, "deferred")
+    seen: list[object] = []
+    monkeypatch.setattr(guard, "Postfix", lambda: queue)
+    monkeypatch.setattr(guard, "time_to_look", lambda *_: False)
+    monkeypatch.setattr(guard, "look_for_drift", seen.append)
+    monkeypatch.setattr(sys, "argv", ["guard", *argument])
+    monkeypatch.setattr(postlog, "kept", partial(postlog.kept, log=queue.spool / "maillog"))
+    (queue.spool / "public").mkdir()
+    guard.main()
+    assert where(queue) == ("maildrop" if looks else "deferred")
+    assert len(seen) == (not looks)
+
+
+def speak(place: Path, *lines: bytes) -> None:
+    """Say something to postlogd, as Postfix's programs do."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as wire:
+        for line in lines:
+            wire.sendto(line, str(place))
+
+
+def test_the_log_is_kept_while_postfix_is_away(tmp_path: Path) -> None:
+    """All that was said is in it, in order; a socket that nobody reads any more is replaced."""
+    (tmp_path / "public").mkdir()
+    place, log = tmp_path / "public/postlog", tmp_path / "maillog"
+    log.write_bytes(b"before\n")
+    said = [b"line %d" % number for number in range(100)]
+    for part in (said[:50], said[50:]):
+        with postlog.kept(tmp_path, log):
+            speak(place, *part)
+        assert place.stat().st_mode & 0o777 == 0o666
+    assert log.read_bytes().splitlines() == [b"before", *said]
+
+
+def test_a_log_that_postfix_keeps_is_left_to_it(tmp_path: Path) -> None:
+    """Its lines would be lost on a socket that was taken away."""
+    (tmp_path / "public").mkdir()
+    place, log = tmp_path / "public/postlog", tmp_path / "maillog"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as postlogd:
+        postlogd.bind(str(place))
+        with postlog.kept(tmp_path, log):
+            speak(place, b"hers")
+        postlogd.settimeout(5.0)
+        assert postlogd.recv(100) == b"hers"
+    assert not log.exists()
+    with pytest.raises(MachineError, match="the mail log cannot be kept"), postlog.kept(log):
+        pass
 
 
 def test_the_guard_releases_what_was_pulled(queue: Postsuper) -> None:

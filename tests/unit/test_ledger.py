@@ -232,6 +232,36 @@ def test_a_hold_of_which_the_lines_were_lost_stays_retentions(desk: Desk) -> Non
     assert story(desk, B).row.asked_by == UNKNOWN
 
 
+def test_a_hold_of_which_no_line_is_left_stays_retentions(desk: Desk) -> None:
+    """The agent says so itself where the log had no room; an operator's is nobody's known."""
+    for queue_id in (A, B):
+        desk.accept(queue_id)
+    desk.ledger.held({A: desk.now, C: desk.now})
+    assert desk.listed(f"hold {A}", f"hold {B}") == 0
+    assert [each.id for each in desk.ledger.due(0, 0).held] == [A]
+    assert story(desk, B).row.asked_by == UNKNOWN
+    [hold] = story(desk, A).actions
+    assert (hold.verb, hold.by, hold.done) == ("hold", "retention", True)
+
+
+@pytest.mark.parametrize("first", ["agent", "log"])
+def test_a_hold_that_agent_and_log_tell_of_is_one(desk: Desk, first: str) -> None:
+    """Whoever comes first; a later one is another one."""
+    desk.accept(A)
+    told: list[Callable[[], None]] = [
+        lambda: desk.ledger.held({A: desk.now}),
+        lambda: desk.say(asked(A, "hold", "retention"), super_(A, "placed on hold")),
+    ]
+    for tell in told if first == "agent" else reversed(told):
+        tell()
+    assert [each.done for each in story(desk, A).actions] == [True]
+    desk.say(asked(A, "release", "retention"), super_(A, "released from hold"))
+    for tell in told:
+        tell()
+    assert [each.verb for each in story(desk, A).actions] == ["hold", "release", "hold"]
+    assert desk.parts == (1, 0, 0, 1, 0, 0)
+
+
 def test_an_expired_message_lives_on_in_its_notice(desk: Desk) -> None:
     """What Postfix gives up is not gone: its notice, which carries it, is on hold."""
     desk.accept(A)

@@ -154,6 +154,21 @@ def crowd_rows(desk: Desk) -> list[Row]:
         return reader.waiting(Filter())
 
 
+@pytest.mark.parametrize("wanted", [Filter(), Filter(search="x"), Filter(older=5, offset=7)])
+def test_a_page_is_not_sorted_out_of_all_that_waits(desk: Desk, wanted: Filter) -> None:
+    """They are read in their order, as far as the page goes: ten pages are no ten sorts."""
+    asked_for: list[str] = []
+    with reading(desk.path) as reader:
+        database = reader._database
+        database.set_trace_callback(asked_for.append)
+        reader.waiting(wanted)
+        database.set_trace_callback(None)
+        (listing,) = (each for each in asked_for if "LIMIT" in each)
+        plan = [row[3] for row in database.execute(f"EXPLAIN QUERY PLAN {listing}")]
+    assert any("INDEX message_here" in each for each in plan)
+    assert not any("ORDER BY" in each for each in plan)
+
+
 def test_a_page_names_who_waits_and_the_worst_reason(crowd: Desk) -> None:
     """Not those who have it; the words are those of the worst reason, of whomever."""
     crowd.now += 60

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 FIVE_LINES = ROOT / "tests/data/config/five-lines.toml"
 FULL = ROOT / "tests/golden/full.toml"
 SOURCE = ROOT / "src/backup_mx"
+GUARD_BOOT = "/etc/systemd/system/backup-mx-guard-boot.service"
 BUDGET = 16_000
 """Bytes of user-data as base64 that a five-line config may need (design, budgets)."""
 
@@ -103,12 +105,30 @@ def test_maintenance_keeps_callouts_from_the_primary_too(layers: tuple[Tree, Tre
 
 
 def test_postfix_depends_on_nothing_of_the_agents(layers: tuple[Tree, Tree]) -> None:
-    """No unit of the agent's layer stands in front of Postfix."""
+    """No unit of the agent's layer stands in front of Postfix, but one that only delays it."""
     for path, file in files(layers[1]).items():
         if path.startswith("/etc/systemd/system/backup-mx-") and path not in files(layers[0]):
-            assert b"Before=" not in file.content, path
+            assert (b"Before=" in file.content) == (path == GUARD_BOOT), path
             assert b"RequiredBy=" not in file.content, path
     assert all("backup-mx" not in str(each.files) for each in SERVICES if each.port == 25)
+
+
+def test_the_guard_before_postfix_does_not_keep_it_from_starting(
+    layers: tuple[Tree, Tree],
+) -> None:
+    """With the volume there, and for minutes at most; if it fails, Postfix starts all the same."""
+    agent = files(layers[1])
+    unit = agent[GUARD_BOOT].content.decode()
+    assert {
+        "After=backup-mx-volume.service",
+        "Before=postfix.service postfix@-.service",
+        "Type=oneshot",
+        "TimeoutStartSec=10min",
+        "ExecStart=-/usr/bin/python3 -P -m backup_mx.relay.root.guard now",
+    } <= set(unit.splitlines())
+    assert not re.search("^(Requires|BindsTo|Conflicts|.*By)=", unit, re.MULTILINE)
+    wants = agent["/etc/systemd/system/multi-user.target.d/backup-mx-agent.conf"].content
+    assert b" backup-mx-guard-boot.service " in wants
 
 
 def test_the_code_is_the_repositorys(layers: tuple[Tree, Tree]) -> None:

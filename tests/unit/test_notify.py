@@ -47,10 +47,10 @@ def notifier(folder: Path, sent: Sent) -> Notifier:
 
 
 async def until(made: Notifier, done: Callable[[], bool]) -> None:
-    """Run a Notifier until ``done`` says so, at most five seconds."""
+    """Run a Notifier until ``done`` says so, for half a minute at most."""
     task = asyncio.create_task(made.run())
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not done():
                 await asyncio.sleep(0.01)
     finally:
@@ -88,6 +88,23 @@ def test_a_place_that_fails_or_hangs_does_not_stop_the_other(tmp_path: Path, tro
     again.clock = lambda: later
     asyncio.run(until(again, lambda: again.waiting == 0))
     assert well == [(URLS[0], NOTICE)]
+
+
+def test_it_stops_when_nobody_is_being_told_any_more(tmp_path: Path) -> None:
+    """A program that is at it is ended first, though another place has nothing to be told."""
+    made = notifier(tmp_path, Sent())
+    hangs, body = apprise(tmp_path, "exec sleep 60"), tmp_path / "body"
+
+    async def send(url: str, notice: Notice) -> str:
+        return await hangs.send(url, notice) if url == URLS[0] else ""
+
+    async def stopped() -> list[Path]:
+        await until(made, lambda: bool(made.counters["notify:sent"]) and body.exists())
+        return list(hangs.runtime.iterdir())
+
+    made.send = send
+    made.tell([NOTICE])
+    assert asyncio.run(stopped()) == [], "its URL's file goes with it"
 
 
 def test_what_was_told_is_remembered_over_restarts(tmp_path: Path) -> None:

@@ -64,6 +64,12 @@ def test_what_somebody_names_wrongly_is_his_mistake() -> None:
             selecting.meant(given, {}, stdin)
 
 
+def test_nothing_to_import_is_his_mistake() -> None:
+    """Who names no file is told what to name, before anything is looked for."""
+    with pytest.raises(UsageError, match="takes files"):
+        moving.take_in(asked("import"))
+
+
 def test_whose_word_it_is_stands_below_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where one looks last, above the sums."""
     item = look.Item(ID, "waiting", "new", 0.0, 5, "a@example.net", 1, (("b@example.org", ""),))

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from backup_mx.errors import MachineError
-from backup_mx.relay.ledger import PATH
+from backup_mx.relay.ledger import PATH, query
 from backup_mx.relay.ledger.rows import Row, Story
 from backup_mx.relay.operator import answers, look
 from backup_mx.relay.operator.asking import Asked, Said
@@ -68,6 +68,7 @@ def say(monkeypatch: pytest.MonkeyPatch) -> Say:
             yield []
 
         monkeypatch.setattr(look, "agent", agent)
+        monkeypatch.setattr(query, "reading", lambda: contextlib.nullcontext(READER))
         monkeypatch.setattr(look.listing, "__defaults__", (PATH, postqueue))
         monkeypatch.setattr(client, "ask", lambda *_, **__: pytest.fail("not asked for"))
         monkeypatch.setattr(client, "show", lambda *_, **__: None)
@@ -116,8 +117,15 @@ def test_postfix_tells_what_a_blind_agent_does_not(say: Say) -> None:
 
 
 def test_that_the_ledger_is_old_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many messages are shown."""
-    monkeypatch.setattr(look, "agent", lambda: contextlib.nullcontext((READER, None)))
+    """However many messages are shown; what the agent said last is read once for all of them."""
+    read: list[object] = []
+
+    def agent() -> contextlib.AbstractContextManager[object]:
+        read.append(None)
+        return contextlib.nullcontext((READER, None))
+
+    monkeypatch.setattr(look, "agent", agent)
+    monkeypatch.setattr(query, "reading", lambda: contextlib.nullcontext(READER))
     monkeypatch.setattr(client, "show", lambda *_, **__: None)
     given = (ID, f"{ID[:-1]}8")
     asked = Asked("show", given, {}, Who("root"), (), None, pytest.fail, lambda _: False)
@@ -126,6 +134,7 @@ def test_that_the_ledger_is_old_is_said_once(monkeypatch: pytest.MonkeyPatch) ->
     lines = [line for each in said for line in each.lines]
     assert len([line for line in lines if "is silent" in line]) == 1
     assert len([line for line in lines if line == f"{ID}: delivered"]) == 2
+    assert len(read) == 1
 
 
 def test_a_message_that_cannot_be_read_is_told_of_all_the_same(
@@ -139,6 +148,7 @@ def test_a_message_that_cannot_be_read_is_told_of_all_the_same(
     story = replace(STORY, row=replace(ROW, fate=WAITING))
     reader = SimpleNamespace(message=lambda _: story)
     monkeypatch.setattr(look, "agent", lambda: contextlib.nullcontext((reader, None)))
+    monkeypatch.setattr(query, "reading", lambda: contextlib.nullcontext(reader))
     monkeypatch.setattr(client, "show", fail)
     asked = Asked("show", (ID,), {}, Who("root"), (), None, pytest.fail, lambda _: False)
     (said,) = answers.of("show")(asked)  # type: ignore[misc]
@@ -162,6 +172,7 @@ def test_a_message_lies_here_although_the_ledger_is_damaged(
 
     reader = SimpleNamespace(message=damaged)
     monkeypatch.setattr(look, "agent", lambda: contextlib.nullcontext((reader, None)))
+    monkeypatch.setattr(query, "reading", lambda: contextlib.nullcontext(reader))
     monkeypatch.setattr(client, "show", lambda *_, **__: lying)
     asked = Asked("show", (ID,), {}, Who("root"), (), None, pytest.fail, lambda _: False)
     (said,) = answers.of("show")(asked)  # type: ignore[misc]

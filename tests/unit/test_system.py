@@ -56,6 +56,27 @@ def test_the_disk_is_as_full_as_it_can_take_files(
     assert spool.disk(5, tmp_path) == Disk(free, 1000, 5)
 
 
+@pytest.mark.parametrize(
+    ("options", "damaged"),
+    [
+        ("ro,nosuid shared:9 - ext4 /dev/sdb rw,discard", False),
+        ("rw,nosuid - ext4 /dev/sdb ro", True),
+        ("rw,nosuid shared:9 master:1 - ext4 /dev/sdb rw,errors=remount-ro,emergency_ro", True),
+        ("rw - btrfs /dev/ro rw,errors=remount-ro", False),
+    ],
+)
+def test_a_disk_that_is_read_only_as_a_whole(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: str, *, damaged: bool
+) -> None:
+    """What a service's sandbox forbids it is no damage, nor what another disk is."""
+    device = tmp_path.stat().st_dev
+    own = f"{os.major(device)}:{os.minor(device)}"
+    shown = tmp_path / "mountinfo"
+    shown.write_text(f"27 1 0:99 / / ro - ext4 /dev/sda ro\n28 27 {own} / /srv {options}\n")
+    monkeypatch.setattr(spool, "MOUNTS", shown)
+    assert spool.disk(5, tmp_path).damaged == damaged
+
+
 def test_the_version(tmp_path: Path) -> None:
     """The bundle's hash is read from what apply recorded; without it there is none."""
     applied = tmp_path / "applied.json"

@@ -247,6 +247,7 @@ def test_no_agent_at_all(snapshot: Callable[[Snapshot | None], None]) -> None:
             "acme.example.net gives a.example no certificate, for 2 h now: no such name",
         ),
         (replace(SNAPSHOT, disk=Disk(5, 9, 7)), "FULL, no mail is taken"),
+        (replace(SNAPSHOT, disk=Disk(9, 9, 7, damaged=True)), ": DAMAGED, or read-only"),
         (replace(SNAPSHOT, sums=Sums(accepted=5)), "ledger: 5 accepted ≠ 0 delivered"),
         (replace(SNAPSHOT, retention=DAY), "is over it by 1 d"),
         (replace(SNAPSHOT, counts=()), "waiting: nothing"),

@@ -6,6 +6,7 @@ while the agent is dead, sees the last one and how old it is. Times are seconds 
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Iterable
@@ -112,11 +113,15 @@ class Sums:
 
 @dataclass(frozen=True)
 class Disk:
-    """The spool's file system, in bytes; needed: below this, Postfix takes no more mail."""
+    """The spool's file system, in bytes; needed: below this, Postfix takes no more mail.
+
+    damaged: it is read-only, or has found errors in itself.
+    """
 
     free: int
     total: int
     needed: int
+    damaged: bool = False
 
 
 @dataclass(frozen=True)
@@ -153,7 +158,11 @@ class Trouble:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All of it. counters are monotonic since the ledger began, by name (see relay.counters)."""
+    """All that the agent knows at a moment.
+
+    counters, by name, only grow while the ledger is kept: those of ledger/schema.COUNTERS, the
+    notifier's, and the agent's own (tasks/present.OWN).
+    """
 
     time: float
     started: float
@@ -257,9 +266,21 @@ def oldest(counts: Iterable[Count]) -> float | None:
 def from_text(text: str | bytes) -> Snapshot:
     """Read back what Snapshot.text wrote. Raises ValueError: for whatever has another shape."""
     try:
-        return cast("Snapshot", _built(Snapshot, json.loads(text)))
+        told = json.loads(text)
+    except RecursionError as error:
+        raise ValueError(f"this is no snapshot: {error}") from None
+    return of(told)
+
+
+def of(told: object) -> Snapshot:
+    """Return what JSON tells as a Snapshot. Raises ValueError: for whatever has another shape."""
+    try:
+        return cast("Snapshot", _built(Snapshot, told))
     except (AttributeError, KeyError, RecursionError, TypeError) as error:
         raise ValueError(f"this is no snapshot: {error}") from None
+
+
+_hints = functools.cache(get_type_hints)  # evaluates each annotation anew, whenever it is asked
 
 
 def _built(kind: Any, told: Any) -> object:  # noqa: ANN401  JSON, and any type of these fields
@@ -277,7 +298,7 @@ def _built(kind: Any, told: Any) -> object:  # noqa: ANN401  JSON, and any type 
         kinds = parts[:1] * len(told) if parts[-1] is ... else parts
         return tuple(_built(each, one) for each, one in zip(kinds, told, strict=True))
     if isinstance(kind, type) and is_dataclass(kind):
-        hints = get_type_hints(kind)
+        hints = _hints(kind)
         return kind(**{name: _built(hints[name], value) for name, value in told.items()})
     return _of(kind, told)
 

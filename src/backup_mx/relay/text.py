@@ -15,7 +15,7 @@ from functools import lru_cache
 _UNITS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _SPAN = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 _LONGEST = 1e12  # seconds: whoever has a number that is none means for ever
-_DURATION = re.compile(r"([0-9]{1,9})\s*([a-z]*)")
+_DURATION = re.compile(rf"([0-9]{{1,9}})\s*({'|'.join(_UNITS)})")
 _GAP = 2
 
 
@@ -43,11 +43,11 @@ def span(seconds: float) -> str:
 
 
 def seconds(text: str) -> int:
-    """Read a duration as people write it: "4h", "30d", "90". Raises ValueError."""
+    """Read a duration as people write it, with its unit: "4h", "30d". Raises ValueError."""
     found = _DURATION.fullmatch(text.strip().lower())
-    if not found or (found[2] or "s") not in _UNITS:
+    if not found:
         raise ValueError(f'"{printable(text)}" is no duration: write 90s, 20min, 4h or 30d')
-    return int(found[1]) * _UNITS[found[2] or "s"]
+    return int(found[1]) * _UNITS[found[2]]
 
 
 def size(octets: float) -> str:

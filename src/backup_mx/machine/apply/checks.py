@@ -18,9 +18,12 @@ from .system import ApplyError, run, tell
 from .terminal import run_on_terminal
 
 STAGE = RUN / "stage/upper"
-# Copies for services in a chroot, of which a relay has none. Debian 13's Postfix makes and renews
-# them; an older one that is given such a volume only complains of them.
-COPIES_DIFFER = re.compile(r"postfix/postfix-script: warning: \S+ and \S+ differ$")
+# What postfix check says of the spool, and not of the files: a message that qmgr(8) could not read,
+# and copies for services in a chroot, of which a relay has none. Debian 13's Postfix makes and
+# renews them; an older one that is given such a volume only complains of them.
+OF_THE_SPOOL = re.compile(
+    r"postfix/postfix-script: warning: (\S+ and \S+ differ|damaged message: corrupt/\S+)$"
+)
 
 
 def stage(changes: Changes) -> None:
@@ -90,4 +93,4 @@ def check_staged(bundle: Bundle) -> None:
 
 def that_matters(said: str) -> str:
     """Return what a program said without what is no complaint about the files."""
-    return "\n".join(line for line in said.splitlines() if not COPIES_DIFFER.match(line))
+    return "\n".join(line for line in said.splitlines() if not OF_THE_SPOOL.match(line))

@@ -73,7 +73,7 @@ class Folder:
 
 @dataclass(frozen=True)
 class File(Folder):
-    """A file of the relay; ``once``: somebody else's from when it is there, whatever is in it."""
+    """A file of the relay; with ``once`` it is made where it is missing, and then left alone."""
 
     mode: str = "0644"
     content: bytes = b""

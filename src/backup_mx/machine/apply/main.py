@@ -106,12 +106,12 @@ def arguments() -> argparse.Namespace:
         type=float,
         default=60,
         metavar="SECONDS",
-        help="how long to wait for packages and volume (default: %(default)s)",
+        help="to wait for packages and volume (default: %(default)s)",
     )
     parser.add_argument(
         "--volume-exists",
         action="store_true",
-        help="take no blank disk for the volume: there is one already, maybe attached late",
+        help="take no blank disk for the volume: there is one already",
     )
     if care:
         care.more_arguments(parser)
@@ -144,6 +144,6 @@ def main() -> int:
         return 1
     except Exception as error:
         # No user is helped by a traceback; what it says is for whoever mends this.
-        tell(f"relay.pyz: this is a mistake in it, please report it: {error!r}", sys.stderr)
+        tell(f"relay.pyz: please report this mistake in it: {error!r}", sys.stderr)
         return 1
     return 0

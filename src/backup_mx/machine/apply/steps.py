@@ -34,7 +34,7 @@ class Steps:
         began = time.monotonic()
         step = {
             "step": name,
-            "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "began": time.strftime("%FT%TZ", time.gmtime()),
             "seconds": 0.0,
             "tries": 1,
             "outcome": "running",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -115,20 +116,23 @@ def mount(device: Path) -> None:
     run(["resize2fs", str(device)], timeout=900)
     PLACE.mkdir(parents=True, exist_ok=True)
     # As backup-mx-volume.service does at the next boot.
-    must(["mount", "-t", "ext4", "-o", "noatime,nodev,nosuid,noexec", str(device), str(PLACE)])
+    options = "noatime,nodev,nosuid,noexec,errors=remount-ro"
+    must(["mount", "-t", "ext4", "-o", options, str(device), str(PLACE)])
     tell(f"volume: {device} is mounted at {PLACE}")
 
 
 def own(spool: Path) -> None:
-    """Give a spool that comes from another machine to Postfix, whose number may be another here.
+    """Give a spool that comes from another machine to Postfix, whose numbers may be others here.
 
-    The folder by which that is seen comes last: a run that is cut off is repeated.
+    The folder by which its user's is seen comes last: a run that is cut off is repeated.
     """
+    for name in ("maildrop", "public"):
+        if (spool / name).exists():
+            shutil.chown(spool / name, group="postdrop")
     seen = spool / "incoming"
     if not seen.exists() or seen.stat().st_uid == pwd.getpwnam("postfix").pw_uid:
         return
     folders = [str(path) for path in spool.iterdir() if path.stat().st_uid and path != seen]
     must(["chown", "-R", "postfix", *folders], timeout=900)
-    must(["chgrp", "postdrop", f"{spool}/maildrop", f"{spool}/public"])
     must(["chown", "-R", "postfix", str(seen)], timeout=900)
     tell(f"volume: {spool} comes from another machine, and is Postfix's here")

@@ -14,8 +14,8 @@ GAP = 10.0  # seconds between any two flushes
 AGAIN = 60.0  # seconds to the first repetition; what has not waited for that long needs none
 SELDOM = 960.0  # seconds between repetitions at last
 PAUSE = 3600.0  # seconds for which refusals stop the flushing
-FIRST = 20  # answers after a flush by which it is judged,
-FEWEST = 3  # or as many as there were messages; one for fewer than this is not judged
+FIRST = 20  # answers after a flush that are judged, or as many as messages waited, if fewer
+FEWEST = 3  # messages; a flush of fewer is not judged
 
 
 @dataclass(frozen=True)

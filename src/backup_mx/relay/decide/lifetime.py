@@ -3,7 +3,8 @@
 At ``retention`` it is held for the operator (or kept trying); when the primary comes back it is
 released by itself. While the primary is up, only what it does not take as it is is held, and only
 the operator knows when another try is worth it: all other mail is on its way. Long before Postfix's
-own limit (maximal_queue_lifetime, bounce_queue_lifetime) it is requeued, so nothing ever expires.
+own limit (maximal_queue_lifetime, bounce_queue_lifetime) it is requeued, so nothing ever expires;
+what cannot be requeued is put on hold before that limit (root/changes.py).
 What the operator put on hold is never touched.
 """
 

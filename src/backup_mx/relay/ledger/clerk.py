@@ -35,7 +35,7 @@ MISSING = "it waits for all that the log tells, but it is not in the spool"
 CORRUPT = "Postfix has put it aside as corrupt"
 
 NOBODY = "postfix"
-"""Who a hold is by that Postfix itself made, of a notice."""
+"""``held_by`` of the notices that Postfix itself puts on hold."""
 
 _WORDS = 1000  # characters of a server's words that are kept
 # From the beginning of a run only: a stranger chooses how long it is.
@@ -364,9 +364,7 @@ class Clerk:
         message = leaf.message if leaf else None
         lost = bool(message and message.trouble and event.verb == "delete")
         taken = bool(message and _takes_over(message, event))
-        number = self._deeds.add(
-            message, event.time, event.verb, event.id, event.by, event.source, done=lost or taken
-        )
+        number = self._deeds.announced(message, event, done=lost or taken)
         if leaf and lost:
             self._end(leaf, DELETED, event.time, event.by)
         elif message:
@@ -386,7 +384,7 @@ class Clerk:
         old = self._book.find(event.origin.rpartition("/")[2])
         self._book.counts["imported"] += 1
         self._deeds.add(
-            leaf.message, event.time, "import", event.id, event.by, event.origin, done=True
+            leaf.message.id, event.time, "import", event.id, event.by, event.origin, done=True
         )
         leaf.message.accepted, leaf.message.origin = event.accepted, event.origin
         if old and old is not leaf and old.message.fate == DELETED:

@@ -6,11 +6,12 @@ import json
 import sqlite3
 
 from backup_mx.relay.ledger.book import Message
-from backup_mx.relay.ledger.rows import UNKNOWN
+from backup_mx.relay.ledger.rows import RETENTION, UNKNOWN
 from backup_mx.relay.log import events
 
 _PATIENCE = 600.0  # seconds between what the helper announces and what postsuper does
 _PULLING = ("delete", "requeue")
+_OWN = ("hold", RETENTION)
 
 
 class Deeds:
@@ -20,10 +21,11 @@ class Deeds:
         self._database = database
 
     def settle(self, message: Message, event: events.Changed) -> str:
-        """Return who it is by that postsuper did this, and note that it was done.
+        """Return who asked for this change, and note that it was done.
 
-        The helper announces who; what it did not announce lately is by nobody known. Before it
-        deletes or requeues a message, it may hold it, and release it when that was not possible.
+        That is who the helper announced in the last _PATIENCE seconds, else UNKNOWN. The helper may
+        hold a message before it deletes or requeues it, and release it where it could not: such a
+        hold or release leaves the announcement open.
         """
         if message.asked:
             number, verb, by, time = json.loads(message.asked)
@@ -33,12 +35,40 @@ class Deeds:
             if verb == event.verb and lately:
                 self._database.execute("UPDATE action SET done = 1 WHERE id = ?", (number,))
                 return str(by)
-        self.add(message, event.time, event.verb, event.id, UNKNOWN, "", done=True)
+        self.add(message.id, event.time, event.verb, event.id, UNKNOWN, "", done=True)
         return UNKNOWN
+
+    def announced(self, message: Message | None, event: events.Asked, *, done: bool) -> int:
+        """Note what the helper announces, unless the agent did (see held); return its number."""
+        own = (event.verb, event.by) == _OWN
+        if message and own and (number := self._held(message.id, event.time)):
+            return number
+        known = message.id if message else None
+        return self.add(known, event.time, event.verb, event.id, event.by, event.source, done=done)
+
+    def held(self, queue_id: str, time: float) -> None:
+        """Note that retention has put a message on hold, whatever becomes of the log's lines.
+
+        The helper said so to the agent, at a time in seconds since 1970.
+        """
+        found = self._database.execute(
+            "SELECT message FROM alias WHERE queue_id = ?", (queue_id,)
+        ).fetchone()
+        if found and not self._held(found[0], time):
+            self.add(found[0], time, "hold", queue_id, RETENTION, "", done=True)
+
+    def _held(self, message: int, time: float) -> int:
+        """Return the number of retention's hold of then, if it is the last deed, or 0."""
+        last = self._database.execute(
+            "SELECT id, verb, by, time FROM action WHERE message = ? ORDER BY id DESC LIMIT 1",
+            (message,),
+        ).fetchone()
+        same = last and last[1:3] == _OWN and abs(last[3] - time) <= _PATIENCE
+        return int(last[0]) if same else 0
 
     def add(
         self,
-        message: Message | None,
+        message: int | None,
         time: float,
         verb: str,
         queue_id: str,
@@ -48,11 +78,10 @@ class Deeds:
         done: bool,
     ) -> int:
         """Note a deed, at a time in seconds since 1970, and return its number."""
-        number = message.id if message else None
         added = self._database.execute(
             "INSERT INTO action (message, time, verb, queue_id, by, source, done)"
             " VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (number, time, verb, queue_id, by, source, int(done)),
+            (message, time, verb, queue_id, by, source, int(done)),
         )
         return int(added.lastrowid or 0)
 

@@ -54,10 +54,10 @@ class Aged:
 class Due:
     """What the lifetime decider has to judge, oldest first, each list cut at its limit.
 
-    overdue wait and were accepted before the retention's beginning, and are not just on their way
-    to a primary that is up; held are on hold by retention, those first whose primary is known to
-    have come up since, or is up and did not refuse them; expiring were queued so long ago that
-    Postfix would soon give them up.
+    overdue: messages that wait, were accepted longer ago than the retention, and are not merely
+    queued for a primary that is up. held: messages on hold by retention; first those whose primary
+    has come up since, or is up and did not refuse them. expiring: messages queued so long ago that
+    Postfix's own limit is near.
     """
 
     overdue: tuple[Aged, ...] = ()

@@ -15,7 +15,10 @@ _HIDDEN = "[address]"
 
 
 class Veil:
-    """Hides addresses with its key, if it hides; twins are known wherever there is a key."""
+    """Replaces addresses by keyed hashes, if it ``hides``.
+
+    With a key, a hashed address can be looked up even where new ones are not hidden any more.
+    """
 
     def __init__(self, key: bytes = b"", *, hides: bool = False) -> None:
         self._key = key
@@ -25,7 +28,7 @@ class Veil:
         self.words = self._kept(256, self._words)
 
     def _kept(self, most: int, hidden: Callable[[str], str]) -> Callable[[str], str]:
-        """Return what hides, remembering so many; where nothing is hidden, what does nothing."""
+        """Return ``hidden`` with a cache of ``most`` texts; ``str`` where nothing is hidden."""
         return lru_cache(most)(hidden) if self.hides else str
 
     def _hash(self, text: str) -> str:

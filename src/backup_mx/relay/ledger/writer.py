@@ -17,6 +17,7 @@ from backup_mx.errors import MachineError
 from backup_mx.relay.ledger import journal, reconcile, schema, sums, veil
 from backup_mx.relay.ledger.book import add
 from backup_mx.relay.ledger.clerk import Clerk
+from backup_mx.relay.ledger.deeds import Deeds
 from backup_mx.relay.ledger.rows import Due, Progress
 from backup_mx.relay.log import follow, maillog
 from backup_mx.relay.queue import postfix
@@ -173,6 +174,16 @@ class Ledger:
         """Fill in what the spool says of messages that the log never told of."""
         with self._transaction() as database:
             reconcile.describe(database, messages, veil.stored(database))
+
+    def held(self, holds: Mapping[str, float]) -> None:
+        """Keep that retention has put messages on hold, by their IDs, at a time each.
+
+        The log is to tell it as well, where there was room for its lines.
+        """
+        with self._transaction() as database:
+            deeds = Deeds(database)
+            for queue_id, moment in holds.items():
+                deeds.held(queue_id, moment)
 
     def prune(self, before: float) -> int:
         """Forget the messages that ended before a time; the sums still count them.

@@ -3,8 +3,8 @@
 The caller keeps the Position where it keeps what it learnt, in one transaction. A file is known by
 its bytes, not by its name or inode, so that logrotate(8) may rename, copy or compress it; it is
 left only when the next one has begun to fill, because postlogd(8) writes to the renamed file until
-``postfix reload``. A position is always behind bytes that were read: the end of one file stands
-for the beginning of the next, of which there may be nothing yet to know it by.
+``postfix reload``. A position is never the start of a file, because an empty file has no
+bytes to be known by: the end of the file before stands for it.
 """
 
 from __future__ import annotations

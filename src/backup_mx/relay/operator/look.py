@@ -59,9 +59,9 @@ class Item:
 
 @dataclass(frozen=True)
 class Listing:
-    """The oldest of those messages that were wanted; total and octets count all of those.
+    """The oldest of the messages that match; total counts all that match.
 
-    octets, and the counts by fate and class, are None where only a part was wanted.
+    counts, by fate and class, is None where a filter was given.
     """
 
     items: tuple[Item, ...]

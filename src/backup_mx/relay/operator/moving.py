@@ -33,6 +33,8 @@ def take_in(asked: Asked) -> Said:
             for line in asked.stdin:
                 box.take(line)
             results = list(importer.take(imports.letters([folder])))
-    else:
+    elif asked.given:
         results = list(importer.take(imports.letters(asked.given)))
+    else:
+        raise selecting.UsageError("import takes files, or a folder of them")
     return told(results)

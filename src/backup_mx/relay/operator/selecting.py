@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from backup_mx.errors import BackupMxError, MachineError
@@ -38,20 +38,33 @@ def wanted(options: Mapping[str, Any]) -> Filter:
     )
 
 
-def meant(given: Sequence[str], options: Mapping[str, Any], stdin: Iterable[str]) -> list[str]:
+Listed = Callable[[Mapping[str, Any]], Iterable[str]]
+
+
+def _here(options: Mapping[str, Any]) -> list[str]:
+    return look.ids(wanted(options))
+
+
+def meant(
+    given: Sequence[str],
+    options: Mapping[str, Any],
+    stdin: Iterable[str],
+    listed: Listed = _here,
+) -> list[str]:
     """Return the queue IDs that are meant, each once; "-" stands for those on ``stdin``.
 
-    Raises UsageError where it is not clear, MachineError where nobody tells what waits.
+    listed tells the IDs of all that the options mean. Raises UsageError where it is not clear,
+    MachineError where nobody tells what waits.
     """
     if not by_filter(given, options):
         ids = [each for part in given for each in (stdin if part == "-" else (part,))]
         return checked(filter(None, map(str.strip, ids)))
-    return found(options)
+    return found(options, listed)
 
 
-def found(options: Mapping[str, Any]) -> list[str]:
+def found(options: Mapping[str, Any], listed: Listed = _here) -> list[str]:
     """Return the queue IDs of all that the options mean, each once. Raises MachineError."""
-    ids = list(dict.fromkeys(look.ids(wanted(options))))
+    ids = list(dict.fromkeys(listed(options)))
     if wrong := _wrong(ids):  # what the log says comes from strangers, and reaches root's commands
         raise MachineError(f"what waits is listed with {wrong}")
     return ids

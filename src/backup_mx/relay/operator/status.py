@@ -104,7 +104,7 @@ class Status:
 
     @property
     def _as_of(self) -> str:
-        """From when that is which the agent does not say now."""
+        """ "(as of TIME)", put behind what the agent does not report now; "" without a snapshot."""
         if self.snapshot is None:
             return ""
         blind = self.snapshot.blind if self.agent else None
@@ -220,6 +220,8 @@ def _left(seconds: float) -> str:
 
 def _about_disk(found: Disk) -> str:
     line = f"disk: {text.size(found.free)} free of {text.size(found.total)}"
+    if found.damaged:
+        return f"{line}: DAMAGED, or read-only"
     low = found.needed and found.free < found.needed
     return f"{line}: FULL, no mail is taken" if low else line
 

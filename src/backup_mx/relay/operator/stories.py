@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
 from backup_mx.errors import MachineError
 from backup_mx.relay import state, text
+from backup_mx.relay.ledger import query
 from backup_mx.relay.ledger.rows import Action, Difference, Story
 from backup_mx.relay.operator import look, selecting
 from backup_mx.relay.operator.asking import Asked, Said
@@ -26,9 +27,9 @@ def show(asked: Asked) -> Iterator[Said]:
     ids = selecting.meant(asked.given, asked.options, asked.stdin)
     if not ids:
         yield Said(None, [selecting.NOBODY])
-    told = ""
+    told, tell = "", _stories()
     for number, each in enumerate(ids):
-        story, stale = _story(each)
+        story, stale = tell(each)
         lines = [""] if number else []
         if stale not in ("", told):
             told = stale
@@ -37,14 +38,23 @@ def show(asked: Asked) -> Iterator[Said]:
         yield replace(said, lines=[*lines, *said.lines])
 
 
-def _story(queue_id: str) -> tuple[Story | None, str]:
-    """Return what the ledger tells of a message, and what is to be said of that; see look.stale."""
-    try:
-        with look.agent() as (reader, snapshot):
-            story = reader.message(queue_id) if reader else None
-    except MachineError as error:  # the message lies here all the same
-        return None, str(error)
-    return story, look.stale(snapshot) if story else ""
+def _stories() -> Callable[[str], tuple[Story | None, str]]:
+    """Return what tells of a message what the ledger does, and what is to be said of that.
+
+    The latter is look.stale of now: what the agent said last is read once for all messages.
+    """
+    with look.agent() as (reader, snapshot):
+        there, stale = reader is not None, look.stale(snapshot)
+
+    def story(queue_id: str) -> tuple[Story | None, str]:
+        try:
+            with query.reading() as ledger:
+                found = ledger.message(queue_id)
+        except MachineError as error:  # the message lies here all the same
+            return None, str(error)
+        return found, stale if found else ""
+
+    return story if there else lambda _: (None, "")
 
 
 def _shown(queue_id: str, story: Story | None, *, body: bool) -> Said:

@@ -70,6 +70,7 @@ JSON = Option("--json", "Print JSON, for programs.")
 YES = Option("--yes", "Do not ask.")
 CARRY = Option("--carry", "Messages go over standard output, or come over input.", hidden=True)
 IDS = Argument("ID", "Queue IDs; - reads them from standard input.", many=True)
+FILES = Argument("FILE", "An ID.eml or ID.json, or a folder of them.", many=True)
 
 VERBS = (
     Verb("status", "Show how a relay and its primary are, on one screen."),
@@ -120,7 +121,7 @@ VERBS = (
         "import",
         "Put exported messages into the queue, each once however often it is tried.\n\n"
         "What was on hold is put on hold, unless the primary is faster: the answer says so then.",
-        Argument("FILE", "An ID.eml or ID.json, or a folder of them.", many=True),
+        FILES,
         (CARRY,),
     ),
     Verb("drain", "Try all mail now (a flush). What is on hold stays there."),

@@ -68,6 +68,14 @@ class Postfix:
         except ValueError as error:
             raise MachineError(str(error)) from None
 
+    def minfree(self) -> int:
+        """Return how many bytes are to stay free beside the queue (queue_minfree)."""
+        said = setting("queue_minfree")
+        try:
+            return int(said)
+        except ValueError:
+            raise MachineError(f"queue_minfree is no number of bytes: {said!r}") from None
+
     def envelope(self, queue_id: str) -> bytes:
         """Return a queue file's envelope as postcat(1) prints it. Raises MachineError."""
         with self.reading(_ENVELOPE, queue_id) as stream:

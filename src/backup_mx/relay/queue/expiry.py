@@ -11,8 +11,8 @@ SHARE = 0.9
 def near(queue_id: str, limit: float, now: float) -> bool:
     """Tell whether qmgr(8) would soon give the message up, if it tried it.
 
-    limit is its lifetime in seconds (postfix.lifetime). A file that does not tell its age is taken
-    for old: it gets a new one with an ID that does.
+    limit is Postfix's lifetime of a message in seconds (commands.Postfix.lifetime). A queue ID that
+    does not tell its age is taken for an old one: a requeue gives the message one that does.
     """
     made = queueid.created(queue_id)
     return made is None or now - made >= SHARE * limit

@@ -17,7 +17,7 @@ HELD, REFUSED, CAPABILITY, TLS, PUT_OFF, UNREACHABLE, LOCAL, MAINTENANCE, NEW = 
     "4xx",  # the primary asks to come back later
     "unreachable",  # no connection, or one that broke off
     "local",  # the relay itself cannot deliver it: no drain target, a program that fails
-    "maintenance",  # the operator wants it kept for a while (relay.maintenance)
+    "maintenance",  # the operator wants it kept for a while (root/maintenance.py)
     "new",  # it has not been tried yet
 )
 """The classes, the one that needs the operator most first."""

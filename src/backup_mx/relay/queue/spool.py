@@ -12,6 +12,9 @@ from typing import NamedTuple
 from backup_mx.relay.state import QUEUES, Disk
 
 SPOOL = Path("/srv/backup-mx/spool")
+MOUNTS = Path("/proc/self/mountinfo")
+SYSFS = Path("/sys")
+READ_ONLY = ("ro", "emergency_ro")
 
 
 class Entry(NamedTuple):
@@ -41,7 +44,28 @@ def disk(minfree: int = 0, folder: Path = SPOOL) -> Disk:
     free, total = found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
     if found.f_files:  # 0 where there is no such limit
         free = min(free, total * found.f_favail // found.f_files)
-    return Disk(free, total, minfree)
+    return Disk(free, total, minfree, _damaged(folder.stat().st_dev))
+
+
+def _damaged(device: int) -> bool:
+    """Whether a file system is read-only as a whole, or ext4 has found errors on it.
+
+    As a whole: what follows the dash in proc_pid_mountinfo(5). statvfs(3) also tells what a sandbox
+    forbids, and not what errors=remount-ro does since Linux 6.15, which ext4 calls emergency_ro.
+    """
+    number = f"{os.major(device)}:{os.minor(device)}"
+    mounts = [line.split() for line in MOUNTS.read_text(errors="replace").splitlines()]
+    options = {each for mount in mounts if mount[2] == number for each in mount[-1].split(",")}
+    return not options.isdisjoint(READ_ONLY) or _errors(number) > 0
+
+
+def _errors(number: str) -> int:
+    """Return how many errors ext4 counts on a device since e2fsck(8) last mended it."""
+    name = (SYSFS / "dev/block" / number).resolve().name
+    try:
+        return int((SYSFS / "fs/ext4" / name / "errors_count").read_text())
+    except (OSError, ValueError):
+        return 0  # another file system, or a container
 
 
 def walk(spool: Path = SPOOL) -> Iterator[Entry]:

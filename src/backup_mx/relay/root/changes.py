@@ -11,8 +11,12 @@ locked there; if that fails, an agent was faster, and it goes back (to deferred:
 alone as long as the agent is at it, and removes it when nobody is left in it to be delivered to).
 Whatever else goes wrong, what was pulled goes back as well (pulls.py).
 
-A requeued message is read by pickup(8), which deletes a file that is damaged: such a one is not
-requeued. It stays where it is, for someone to look at it.
+A requeued message is copied by pickup(8), which deletes a file that is damaged, and leaves one for
+which there is no room where nobody delivers it: such a one is not requeued. It stays where it is,
+but for one that would soon expire there: that is put on hold, where nothing does.
+
+A damaged file that qmgr has put aside (corrupt) is out of postsuper's reach. Who deletes it has
+root unlink it here.
 
 A message that everybody has lies in the queue for a moment longer, until qmgr removes it: it is
 none that could still be held, requeued or deleted. It is left to qmgr.
@@ -31,9 +35,9 @@ from typing import Protocol
 
 from backup_mx.errors import MachineError
 from backup_mx.relay.decide.lifetime import RETENTION
-from backup_mx.relay.queue import commands, expiry, queueid, spool, whole
+from backup_mx.relay.queue import commands, expiry, queueid, spool
 from backup_mx.relay.queue.spool import Place
-from backup_mx.relay.root import protocol, pulls
+from backup_mx.relay.root import corrupt, fit, protocol, pulls
 from backup_mx.relay.root.protocol import Result, Who
 from backup_mx.relay.root.pulls import Pulls
 
@@ -41,11 +45,11 @@ _SETTLE = 0.05  # seconds an agent may need from opening a queue file to locking
 _MOVING = ("incoming", "active", "deferred")
 _WRITTEN = (*_MOVING, "hold")
 _NOWHERE = "no queue"
-_HELD = "was on hold already"
 _REQUEUED = ("maildrop", _NOWHERE)
+_REVIVING = ("requeue", "release")
 
 
-class Postfix(pulls.Postfix, Protocol):
+class Postfix(pulls.Postfix, fit.Postfix, Protocol):
     """What is needed of Postfix (commands.Postfix has it)."""
 
     def delivered(self, ids: Iterable[str]) -> frozenset[str]:
@@ -70,6 +74,8 @@ class _Batch:
     """Those in the active queue which nobody delivers at the moment."""
     near: frozenset[str] = frozenset()
     """Those whose lifetime is nearly over: a release of them is a requeue."""
+    aside: list[str] = field(default_factory=list)
+    """Those to be deleted that qmgr has put aside."""
     files: dict[str, int] = field(default_factory=dict)
     """What is open of those that are ours: qmgr may still move them."""
 
@@ -108,9 +114,10 @@ def _change(postfix: Postfix, verb: str, ids: Sequence[str], who: Who) -> dict[s
     with pulls.alone(postfix) as pulled, contextlib.ExitStack() as locks:
         batch = _Batch(postfix, locks, {}, {}, {})
         _sort(batch, verb, ids)
-        if verb == "release":
+        if verb in _REVIVING:
             batch.near = _near(batch)
-        changed = [each for each in ids if each in batch.ours or each in batch.pulled]
+        taken = {*batch.ours, *batch.pulled, *batch.aside}
+        changed = [each for each in ids if each in taken]
         noted = (*_claimed(batch, verb, who), *changed)
         postfix.note([f"{each}: {_done_as(batch, verb, each)} {who}" for each in noted])
         with _putting_back(batch, pulled, keep=verb == "hold"):
@@ -118,14 +125,15 @@ def _change(postfix: Postfix, verb: str, ids: Sequence[str], who: Who) -> dict[s
             if verb != "release":
                 _leave_delivered(batch)
             _VERBS[verb](batch)
-    if verb in {"requeue", "release"}:
+    if verb in _REVIVING:
         _wake(postfix)
     return batch.said
 
 
 def _near(batch: _Batch) -> frozenset[str]:
-    limit, now = batch.postfix.lifetime() if batch.ours else 0, time.time()
-    return frozenset(each for each in batch.ours if expiry.near(each, limit, now))
+    found = {*batch.ours, *batch.pulled}
+    limit, now = batch.postfix.lifetime() if found else 0, time.time()
+    return frozenset(each for each in found if expiry.near(each, limit, now))
 
 
 def _done_as(batch: _Batch, verb: str, queue_id: str) -> str:
@@ -139,7 +147,9 @@ def _claimed(batch: _Batch, verb: str, who: Who) -> list[str]:
     What is nowhere is noted when it is deleted: so an operator writes off what the ledger misses.
     What is held already is from then on held by who asked, but for retention: it claims nothing.
     """
-    claims = {"delete": protocol.GONE} | ({} if who.name == RETENTION else {"hold": _HELD})
+    claims = {"delete": protocol.GONE, "hold": protocol.HELD_BEFORE}
+    if (verb, who.name) == ("hold", RETENTION):
+        return []
     return [each.id for each in batch.said.values() if each.said == claims.get(verb)]
 
 
@@ -152,6 +162,8 @@ def _sort(batch: _Batch, verb: str, ids: Sequence[str]) -> None:
             batch.refuse(each, protocol.NO_ID)
         elif each not in found:
             batch.refuse(each, protocol.GONE)
+        elif verb == "delete" and found[each].queue == corrupt.QUEUE:
+            batch.aside.append(each)
         elif not _already(batch, verb, each, found[each]):
             _take(batch, each, found[each])
 
@@ -160,7 +172,7 @@ def _already(batch: _Batch, verb: str, queue_id: str, place: Place) -> bool:
     """Answer for a message that is as it shall be."""
     held = place.queue == "hold"
     if verb == "hold" and held:
-        batch.end(queue_id, _HELD)
+        batch.end(queue_id, protocol.HELD_BEFORE)
     elif verb == "release" and not held and place.queue in _MOVING:
         batch.end(queue_id, "was not on hold")
     return queue_id in batch.said
@@ -169,7 +181,7 @@ def _already(batch: _Batch, verb: str, queue_id: str, place: Place) -> bool:
 def _take(batch: _Batch, queue_id: str, place: Place, tries: int = 3) -> None:
     """Lock a message where no agent can be given it, or note that it has to be pulled."""
     if place.queue not in _WRITTEN:
-        damaged = place.queue == "corrupt"
+        damaged = place.queue == corrupt.QUEUE
         batch.refuse(queue_id, protocol.DAMAGED if damaged else protocol.RECEIVED_NOW)
     elif not _is_file(place):
         batch.refuse(queue_id, protocol.NO_FILE)
@@ -240,6 +252,7 @@ def _putting_back(batch: _Batch, pulled: Pulls, *, keep: bool) -> Iterator[None]
         with contextlib.suppress(MachineError):  # the next one who comes tries again
             pulled.end()
         raise
+    pulled.begin(batch.pulled)  # without those that are to stay on hold
     for each in pulled.end():
         batch.refuse(each, "Postfix did not do it: it was put back")
 
@@ -280,14 +293,23 @@ def _leave_delivered(batch: _Batch) -> None:
     _supervise(batch, commands.RELEASE, on_hold)
 
 
-def _leave_damaged(batch: _Batch, ids: Iterable[str]) -> None:
-    """Leave where it is what pickup(8) could not read, and would delete."""
-    found = {each: whole.damage(batch.files[each]) for each in ids}
-    damaged = [each for each, what in found.items() if what]
-    for each in damaged:
-        del batch.ours[each]
-        batch.refuse(each, f"{protocol.BROKEN}: {found[each]}")
-    _supervise(batch, commands.RELEASE, [each for each in damaged if each in batch.pulled])
+def _leave_unfit(batch: _Batch, ids: Iterable[str]) -> None:
+    """Leave where it is what cannot be requeued, or on hold, if it would soon expire there."""
+    found = dict(fit.unfit(batch.postfix, {each: batch.files[each] for each in ids}))
+    for each, unfit in found.items():
+        batch.refuse(each, unfit.why)
+    moving = [each for each in found if batch.ours.pop(each).queue != "hold"]
+    back = [each for each in found if each in batch.pulled]
+    _supervise(batch, commands.RELEASE, back)
+    ending = [each for each in (*moving, *back) if each in batch.near]
+    if not ending:
+        return
+    batch.postfix.note([f"{each}: hold {found[each].holder}" for each in ending])
+    _supervise(batch, commands.HOLD, ending)
+    for each, place in spool.find(ending, batch.postfix.spool).items():
+        if place.queue == "hold":
+            batch.refuse(each, f"{found[each].why}; {protocol.HELD_INSTEAD}")
+            batch.pulled.pop(each, None)
 
 
 def _hold(batch: _Batch) -> None:
@@ -297,7 +319,7 @@ def _hold(batch: _Batch) -> None:
 
 
 def _release(batch: _Batch) -> None:
-    _leave_damaged(batch, batch.near)
+    _leave_unfit(batch, batch.near)
     near = [each for each in batch.ours if each in batch.near]
     young = [each for each in batch.ours if each not in batch.near]
     _supervise(batch, commands.REQUEUE, near)
@@ -307,14 +329,25 @@ def _release(batch: _Batch) -> None:
 
 
 def _requeue(batch: _Batch) -> None:
-    _leave_damaged(batch, list(batch.ours))
+    _leave_unfit(batch, list(batch.ours))
     _supervise(batch, commands.REQUEUE, list(batch.ours))
     _judge(batch, batch.ours, _REQUEUED, "requeued")
 
 
 def _delete(batch: _Batch) -> None:
+    for each in batch.aside:
+        _unlink(batch, each)
     _supervise(batch, commands.DELETE, list(batch.ours))
     _judge(batch, batch.ours, (_NOWHERE,), "deleted")
+
+
+def _unlink(batch: _Batch, queue_id: str) -> None:
+    try:
+        corrupt.delete(batch.postfix.spool, queue_id)
+    except OSError as error:
+        batch.refuse(queue_id, f"it cannot be deleted: {error.strerror}")
+    else:
+        batch.end(queue_id, "deleted")
 
 
 _VERBS: dict[str, Callable[[_Batch], None]] = {

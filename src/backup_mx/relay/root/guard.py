@@ -1,6 +1,9 @@
 """What must not depend on the agent: nothing expires, and maintenance ends. Run by a root timer.
 
 The agent requeues earlier than this does (lifetime.py), so while it lives there is nothing to do.
+
+It also runs before Postfix starts: with a clock that is far ahead after a boot, qmgr would give up
+all that waits before the timer comes round.
 """
 
 from __future__ import annotations
@@ -15,9 +18,11 @@ from pathlib import Path
 from backup_mx.errors import BackupMxError, MachineError
 from backup_mx.relay.queue import expiry, queueid, spool
 from backup_mx.relay.queue.commands import Postfix
-from backup_mx.relay.root import changes, maintenance, protocol, pulls
+from backup_mx.relay.root import changes, maintenance, postlog, protocol, pulls
 from backup_mx.relay.root.protocol import Result, Who
 
+NOW = "now"
+"""The argument with which it looks through the queue in any case, and for nothing less urgent."""
 PERIOD = 60
 """Seconds from one run of the timer to the next."""
 KEPT = Path("/var/lib/backup-mx/relay.pyz")
@@ -105,11 +110,16 @@ def run(postfix: Postfix, tell: Callable[[str], None], *, always: bool = True) -
                 results += _requeue(postfix, ids[start : start + protocol.BATCH], tell)
             except MachineError as error:
                 trouble.append(f"messages could not be requeued: {error}")
-    failed = [each for each in results if not each.done and each.said not in _FINE]
+    failed = [each for each in results if not (each.done or _fine(each))]
     trouble += [f"{each.id} was not requeued: {each.said}" for each in failed]
     if trouble:
         raise MachineError(_short(trouble))
     return results
+
+
+def _fine(left: Result) -> bool:
+    """Tell whether a message that was not requeued is safe all the same."""
+    return left.said in _FINE or left.said.endswith(protocol.HELD_INSTEAD)
 
 
 def _put_back(postfix: Postfix, _tell: Callable[[str], None]) -> None:
@@ -149,11 +159,21 @@ def _say(line: str) -> None:
     sys.stdout.write(f"{line}\n")
 
 
+def main() -> None:
+    """Do it for this relay. Raises MachineError."""
+    postfix = Postfix()
+    if sys.argv[1:] == [NOW]:
+        with postlog.kept(postfix.spool):
+            run(postfix, _say)
+        return
+    run(postfix, _say, always=False)
+    with contextlib.suppress(OSError):  # as /run is full: what matters is done
+        look_for_drift(_say)
+
+
 if __name__ == "__main__":
     try:
-        run(Postfix(), _say, always=False)
-        with contextlib.suppress(OSError):  # as /run is full: what matters is done
-            look_for_drift(_say)
+        main()
     except BackupMxError as failure:
         sys.stderr.write(f"{failure}\n")
         raise SystemExit(failure.exit_code) from None

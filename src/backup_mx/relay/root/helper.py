@@ -1,6 +1,6 @@
 """The root helper: a few verbs about queue IDs, on a socket that systemd hands over.
 
-The agent is not privileged; what needs root is asked of this process, in relay.protocol's words.
+The agent is not privileged; what needs root is asked of this process, as root/protocol.py has it.
 It is started by the first who asks (sd_listen_fds(3)) and ends when nobody has for a minute. Only
 root and the agent's user are answered (SO_PEERCRED, unix(7)). Each connection has one request at
 a time; messages are changed for one of them at a time.

@@ -1,7 +1,7 @@
 """What is on hold only while it is changed: written down, so that no failure leaves it there.
 
-The file lies where root alone can write and a reboot leaves nothing; a message that one cut short
-is on hold for good. It names what is being pulled at this moment, never what an operator holds.
+The file lies beside the queue, where root alone can write: it is there after a power cut, too. It
+names what is being pulled at this moment, never what an operator holds.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Protocol
 
 from backup_mx.errors import MachineError
+from backup_mx.relay import files
 from backup_mx.relay.queue import commands, queueid
+from backup_mx.relay.queue.spool import SPOOL
 from backup_mx.relay.root.protocol import Who
 
-FOLDER = Path("/run/backup-mx/pulled")
+FOLDER = SPOOL / "pulled"
 """Made at first need, for root alone; whoever changes messages has its lock (flock(2))."""
 _WHO = Who("helper")
 
@@ -47,10 +49,9 @@ class Pulls:
 
     def begin(self, ids: Iterable[str]) -> None:
         """Write down which will be put on hold. Raises MachineError."""
-        new = self.file.with_suffix(".new")
         try:
-            new.write_text("".join(f"{each}\n" for each in ids))
-            new.replace(self.file)
+            files.replace(self.file, "".join(f"{each}\n" for each in ids), 0o600)
+            files.on_disk(self.file.parent)
         except OSError as error:
             raise MachineError(f"{self.file} cannot be written: {error.strerror}") from None
 

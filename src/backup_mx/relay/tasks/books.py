@@ -101,6 +101,10 @@ class Books:
             lambda: self._opened().due(accepted_before, queued_before, limit, up=up)
         )
 
+    async def held(self, holds: Mapping[str, float]) -> None:
+        """Keep that retention has put messages on hold; see Ledger.held. Raises MachineError."""
+        await self._worker.do(lambda: self._opened().held(holds))
+
     async def keep(
         self, snapshot: Snapshot, states: Iterable[Primary], *, sample: bool = False
     ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import subprocess
 import time
@@ -18,7 +19,7 @@ from backup_mx.relay.ledger.rows import Aged as Row
 from backup_mx.relay.ledger.rows import Due, Filter, Progress
 from backup_mx.relay.queue import spool
 from backup_mx.relay.root import client, maintenance
-from backup_mx.relay.root.protocol import Result
+from backup_mx.relay.root.protocol import HELD_BEFORE, Result
 from backup_mx.relay.state import UP, WAITING
 from backup_mx.relay.tasks import policyhosts, recipients, system
 from backup_mx.relay.tasks.present import Present, noted
@@ -46,6 +47,8 @@ class Duties:
     _hourly: float = field(default=float("-inf"))
     _released: set[str] = field(default_factory=set)
     """The primaries whose mail was let go since the last of a few rounds."""
+    _holds: dict[str, float] = field(default_factory=dict)
+    """What was put on hold, and when, that the ledger could not be told of yet."""
 
     @noted
     async def follow(self) -> float:
@@ -92,7 +95,10 @@ class Duties:
             self.present.wake_walkers()
         orders = lifetime.decide(now, terms, self._aged(due))
         self._released |= self._freed(due, orders)
-        done = await aside(partial(_carry_out, orders))
+        try:
+            done = await aside(partial(_carry_out, orders, self._holds))
+        finally:
+            await self._tell_of_holds()
         if done and lifetime.BATCH in map(len, (due.overdue, due.held, due.expiring)):
             return SOON  # there may be more
         for name in self._released:
@@ -187,6 +193,13 @@ class Duties:
         except Exception as error:
             log.warning("flushing without what is on hold: %s", error or type(error).__name__)
 
+    async def _tell_of_holds(self) -> None:
+        """Tell the ledger, whose log may have no room for it; in vain, the next round does."""
+        if self._holds:
+            with contextlib.suppress(MachineError):
+                await self.present.books.held(dict(self._holds))
+                self._holds.clear()
+
     async def _look_at_what_stays(self) -> None:
         present = self.present
         try:
@@ -230,19 +243,30 @@ class Duties:
         )
 
 
-def _carry_out(orders: Orders) -> int:
-    """Have the helper do it all; return of how many messages. Raises MachineError in the end."""
+def _carry_out(orders: Orders, holds: dict[str, float]) -> int:
+    """Have the helper do it all; return of how many messages. Raises MachineError in the end.
+
+    What it puts on hold is added to ``holds``, and when.
+    """
     count = 0
     trouble: MachineError | None = None
     for verb in ("release", "requeue", "hold"):
         ids: tuple[str, ...] = getattr(orders, verb)
         try:
-            count += _tell(verb, client.change(verb, ids, by=RETENTION)) if ids else 0
+            results = client.change(verb, ids, by=RETENTION) if ids else []
+            count += _tell(verb, results)
+            if verb == "hold":
+                holds |= {each.id: time.time() for each in results if _put_on_hold(each)}
         except MachineError as error:
             trouble = trouble or error
     if trouble:
         raise trouble
     return count
+
+
+def _put_on_hold(result: Result) -> bool:
+    """Tell whether a hold is retention's own; what was on hold before may be an operator's."""
+    return result.done and result.said != HELD_BEFORE
 
 
 def _tell(verb: str, results: Iterable[Result]) -> int:

@@ -88,9 +88,9 @@ class Present:
     _rates: deque[tuple[float, int]] = field(default_factory=deque)
     _given_up: float | None = None
     _gave: float | None = None
-    """How much Postfix had given up by then, None before anybody knows.
+    """The sum of the counters GIVEN_UP at the last look, None before the first.
 
-    A ledger that was begun anew counts no more, of what its log still holds: what is more is news.
+    A ledger that is made anew from the log counts no more than the one before: more is news.
     """
 
     def __post_init__(self) -> None:
@@ -103,7 +103,7 @@ class Present:
 
     @property
     def primaries(self) -> tuple[Primary, ...]:
-        """The primaries, each with its mail, and why nothing is flushed to it if that is told."""
+        """Each primary with its counts of mail, and why nothing is flushed to it, if so."""
         shares, delivered = self._shares, self._delivered
         return tuple(
             self._told(

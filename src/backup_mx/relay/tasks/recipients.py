@@ -42,7 +42,7 @@ def update(
         before, stamp = known(table.domain, folder), stamps(folder) / table.domain
         peak = tables.peak(_noted(stamp), before, now)
         found = tables.believed(fetched, before, peak.recipients, may_shrink)
-        if found != before:  # whatever changes in the folder makes Postfix read it again
+        if found != before:
             _write(folder / table.domain, found)
         _stamp(stamp, peak.beside(found), now)
     except (FetchError, MachineError) as error:
@@ -84,9 +84,10 @@ def _write(path: Path, addresses: frozenset[str]) -> None:
 
 
 def stamps(folder: Path = FOLDER) -> Path:
-    """Return where a file's mtime is when its domain's table was last fetched: nobody watches it.
+    """Return the folder of the stamps, a file for each domain that is written after its table.
 
-    It holds what is noted beside the table. Root drops those of domains whose tables it drops.
+    Its mtime is when the table was last fetched, its content what is noted beside the table
+    (tables.peak). Root drops the stamps of domains whose tables it drops.
     """
     return folder.with_name(f"{folder.name}-fetched")
 

@@ -68,9 +68,10 @@ class Drain:
 
 @dataclass(frozen=True)
 class Memory:
-    """What was told before. down: since when each primary that is not up has not been.
+    """What was told before.
 
-    drains are of primaries by name, too.
+    open is by the notice's key. down, by primary, is since when it has not been up, in seconds
+    since 1970; drains, by primary, is the drain that goes on.
     """
 
     open: Mapping[str, Open] = field(default_factory=dict)

@@ -65,6 +65,7 @@ def alarms(now: Snapshot) -> Iterator[Alarm]:
     yield from _old(now)
     yield from _held(now)
     yield from _ledger(now)
+    yield from _damage(now)
     yield from _disk(now)
     yield from certificates.alarms(now)
     yield from _tables(now)
@@ -228,9 +229,10 @@ def _held(now: Snapshot) -> Iterator[Alarm]:
     if count:
         yield Alarm(
             "held", WARNING, HELD_GRACE, f"on hold: {messages(count)}",
-            f"They waited longer than {span(now.retention)}, or somebody put them there. They do "
-            "not expire. Those that waited too long are released by themselves when the primary "
-            "comes back; what it refused although it was up, only by you. "
+            f"They waited longer than {span(now.retention)}, somebody put them there, or they are "
+            "damaged. They do not expire. What is held by retention is released by itself when the "
+            "primary comes back, but what it refused although it was up. All else, only by you: "
+            f"backup-mx show {now.relay} ID says who held it. "
             f"What to do: backup-mx queue {now.relay}, then release, export or delete them.",
             "No message is on hold any more.", count,
         )  # fmt: skip
@@ -244,6 +246,17 @@ def _ledger(now: Snapshot) -> Iterator[Alarm]:
             f"Log and spool say different things of {messages(count)}; accepted is not delivered "
             f"+ waiting + held + deleted. What to do: backup-mx ledger {now.relay} names each.",
             "The ledger adds up again.", count,
+        )  # fmt: skip
+
+
+def _damage(now: Snapshot) -> Iterator[Alarm]:
+    if now.disk and now.disk.damaged:
+        yield Alarm(
+            "disk:damaged", FAILURE, 0.0, "the mail's disk is damaged, or read-only",
+            "While it is read-only, no mail is taken (senders get no answer, and try again), and "
+            "none handed over. What to do: copy what waits, before anything else; then reboot the "
+            "relay, which checks the disk: backup-mx explain disk tells how.",
+            "The disk is well again.",
         )  # fmt: skip
 
 

@@ -258,6 +258,11 @@ def _machine(found: Snapshot) -> Iterator[Family]:
         ("disk_needed_bytes", "Below so much free, Postfix takes no mail.", disk.needed),
     ):
         yield _gauge(name, doc, octets)
+    yield _gauge(
+        "disk_damaged",
+        "1 while that file system is read-only, or has found errors in itself.",
+        disk.damaged,
+    )
     yield from _certificates(found)
     yield _gauge("maintenance", "1 while mail is kept back on purpose.", bool(found.maintenance))
     yield _gauge("maintenance_end_timestamp_seconds", "When that ends.", found.maintenance)

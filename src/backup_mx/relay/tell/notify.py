@@ -105,9 +105,14 @@ class Notifier:
         self._news.set()
 
     async def run(self) -> None:
-        """Tell every place what it is due, for ever; cancel it to stop."""
+        """Tell every place what it is due, for ever; cancelled, it ends when nobody is being told.
+
+        A mistake of ours in one place ends all of them, as an ExceptionGroup.
+        """
         self._news.set()
-        await asyncio.gather(*(self._serve(name) for name in self.urls))
+        async with asyncio.TaskGroup() as group:
+            for name in self.urls:
+                group.create_task(self._serve(name))
 
     async def _serve(self, name: str) -> None:
         """Tell one place, at its own pace."""

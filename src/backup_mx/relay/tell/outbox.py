@@ -42,7 +42,7 @@ class Place:
     dropped: int = 0
 
     def add(self, notices: Iterable[Notice]) -> Place:
-        """Queue notices, each in the place of what waits of the same alarm and severity."""
+        """Queue notices; each replaces a waiting one of the same alarm and severity."""
         pending = list(self.pending)
         for new in notices:
             pending = [each for each in pending if _alike(each) != _alike(new)] + [new]
@@ -50,7 +50,7 @@ class Place:
         return replace(self, pending=tuple(pending[over:]), dropped=self.dropped + over)
 
     def wait(self, now: float) -> float:
-        """Return the seconds until it may be told; a time that is too far was a wrong clock's."""
+        """Return the seconds until the next attempt; 0 where a wrong clock had set it too far."""
         return self.due - now if now < self.due <= now + LAST_RETRY else 0.0
 
     def message(self, now: float) -> Notice | None:
