@@ -1,5 +1,9 @@
 # Without evidence, or room, nothing is made or changed. What stands already needs neither: stale
 # evidence of one relay must not keep another one from being withdrawn.
+#
+# A relay goes in two applies, with the TTL between them: first its domains, so its MX records
+# (`publish = "address"` in backup-mx.toml), then itself. In one, senders that remember the MX record
+# would look for a name that is gone.
 
 locals {
   # A domain may have several relays, and a relay several domains.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import oci
@@ -117,9 +118,27 @@ def test_what_may_not_be_seen_is_unknown_and_hides_nothing_else(oracle: Oracle) 
 
 
 def test_a_limit_that_oracle_does_not_count(oracle: Oracle) -> None:
-    """Oracle says of some limits that there is nothing to count: that is not none in use."""
-    oracle.refusals["used-ad-3"] = (404, "NotAuthorizedOrNotFound")
-    assert found()["free machines"].verdict == "unknown"
+    """Oracle says of some limits that there is nothing to count: that is not none in use.
+
+    Where every relay has its machine and its address, nothing is left to be counted.
+    """
+    for each in ("used-ad-3", "address-count"):
+        oracle.refusals[each] = (404, "NotAuthorizedOrNotFound")
+    two = replace(WANTED, relays=(MX2, replace(MX2, hostname="mx3.example.org")))
+    assert found(two)["free machines"].verdict == "unknown"
+    findings = found()
+    assert {findings[each].verdict for each in ("free machines", "address")} == {"pass"}
+
+
+def test_a_machine_that_is_no_relay_of_ours_is_not_judged(oracle: Oracle) -> None:
+    """It stands in the same account, and may be stopped for good; without a config it is told."""
+    machines = oracle.body("machines")
+    machines.append({**machines[0], "displayName": "toy", "lifecycleState": "STOPPED"})
+    assert found()["idle"].saw.startswith("mx2.example.org: ")
+    assert found(Wanted())["idle"].saw == "toy is stopped"
+    del machines[0]
+    finding = found()["idle"]
+    assert (finding.verdict, finding.saw) == ("pass", "no relay has a free machine yet")
 
 
 @pytest.mark.parametrize(
@@ -222,6 +241,7 @@ def test_the_verb(oracle: Oracle, home: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_shape_that_the_region_never_had(oracle: Oracle) -> None:
     """Limits are left over in regions without the shape; the list of shapes is what counts."""
     oracle.body("shapes-ad-3").pop()
+    oracle.body("machines").clear()
     finding = found()["free machines"]
     assert finding.verdict == "fail"
     assert "this region has no VM.Standard.E2.1.Micro at all" in finding.saw

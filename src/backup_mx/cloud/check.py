@@ -92,10 +92,12 @@ class _Asked:
         return judge.addresses(told, self.account.address_count(self.region), self.wanted)
 
     def idle(self) -> Iterator[Finding]:
+        """Judge the relays' machines; before there is a config, all that are there."""
         free = [each for each in self.machines if each.shape in _FREE_SHAPES]
-        if not free:
-            yield Finding(judge.IDLE, "pass", "no free machine is there yet")
-        for machine in free:
+        ours = [each for each in free if self.wanted.wants(each.name)]
+        if not ours:
+            yield Finding(judge.IDLE, "pass", "no relay has a free machine yet")
+        for machine in ours:
             week = self.account.week(self.region, machine)
             yield judge.idle(machine, week, self._known_plan())
 

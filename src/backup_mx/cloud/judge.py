@@ -59,6 +59,9 @@ def plan(told: Plan | None) -> Finding:
 def machines(quotas: Sequence[Quota], there: Sequence[Machine], wanted: Wanted) -> Finding:
     """Judge whether the free machines that are still to be made can be."""
     saw = "; ".join(_place(each) for each in quotas) or "the account has no limit for them"
+    missing = len(wanted.missing(each.name for each in there))
+    if wanted.relays and not missing:
+        return Finding(MACHINES, "pass", saw)
     here = [each for each in quotas if each.limit]
     if not here:
         return Finding(MACHINES, "fail", saw, f"Only a home region gives {FREE_SHAPE}.")
@@ -66,7 +69,6 @@ def machines(quotas: Sequence[Quota], there: Sequence[Machine], wanted: Wanted) 
     if not offered:
         saw = f"{saw}, but this region has no {FREE_SHAPE} at all"
         return Finding(MACHINES, "fail", saw, "Take another provider: any small VPS will do.")
-    missing = len(wanted.missing(each.name for each in there))
     if any(each.used is None for each in offered):
         return Finding(MACHINES, "unknown", saw, "Look at Limits in the console.")
     left = max(each.limit - (each.used or 0) for each in offered)

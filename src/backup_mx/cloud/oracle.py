@@ -162,14 +162,17 @@ class Account:
             if each.name == name
         )
 
-    def _used(self, limits: Told, service: str, limit: str, domain: str | None) -> int | None:
-        where = {"availability_domain": domain} if domain else {}
+    def _used(self, limits: Told, service: str, limit: str, domain: str) -> int | None:
+        told = self._counted(limits, service, limit, availability_domain=domain)
+        return None if told is None or told.used is None else int(told.used)
+
+    def _counted(self, limits: Told, service: str, limit: str, **where: str) -> Told | None:
+        """Return what is used of a limit, and what is left, None where Oracle does not tell."""
         call = limits.get_resource_availability
         try:
-            told = self._ask("what is used", call, service, limit, self.tenancy, **where)
+            return self._ask("what is used", call, service, limit, self.tenancy, **where)
         except CloudError:  # Oracle does not count every limit, and then says that there is none.
             return None
-        return None if told.used is None else int(told.used)
 
     def _shapes(self, region: str, domain: str) -> set[str]:
         compute = self._client("core", "ComputeClient", region)
@@ -218,9 +221,8 @@ class Account:
     def address_count(self, region: str) -> Count | None:
         """Return how many reserved addresses there may be in ``region``; None if it is not told."""
         limits = self._client("limits", "LimitsClient", region)
-        call, name = limits.get_resource_availability, "reserved-public-ip-count"
-        told = self._ask("the limits", call, "vcn", name, self.tenancy)
-        if told.used is None or told.available is None:
+        told = self._counted(limits, "vcn", "reserved-public-ip-count")
+        if told is None or told.used is None or told.available is None:
             return None
         return Count(limit=int(told.used + told.available), used=int(told.used))
 

@@ -41,6 +41,10 @@ class Wanted:
     may_cost: bool = False
     relays: tuple[WantedRelay, ...] = ()
 
+    def wants(self, machine: str) -> bool:
+        """Tell whether a machine of that name is a relay's; where no relay is wanted, it may be."""
+        return not self.relays or any(each.hostname == machine for each in self.relays)
+
     def missing(self, there: Iterable[str]) -> list[WantedRelay]:
         """Return the relays that have no machine among ``there``, by name."""
         names = set(there)

@@ -8,7 +8,7 @@ from backup_mx.config import Config
 from backup_mx.dns.plan import other_family, unready
 from backup_mx.dns.records import Record, displaces
 from backup_mx.dns.seen import Seen, World
-from backup_mx.dns.wanted import Stage, Wanted, exchanger
+from backup_mx.dns.wanted import Stage, Wanted, exchanger, withheld
 from backup_mx.findings import Finding, Verdict
 
 PUBLISH = "backup-mx dns publish"
@@ -19,14 +19,14 @@ def judge(
 ) -> list[Finding]:
     """Return what is wrong with the records of the relays, and what is right.
 
-    missing is the verdict on what stands at no server yet.
+    missing is the verdict on what stands at no server yet, but for what has to come first.
     """
     found: list[Finding] = []
     listed = list(wanted)
     for each in listed:
         if each.stage is not Stage.EXCHANGERS:
             seen = world[each.record.name, each.record.kind]
-            found += standing(each.what, each.record, seen, missing)
+            found += standing(each.what, each.record, seen, "fail" if each.first else missing)
     for relay in config.relays.values():
         for record in sorted(world[other_family(relay)].records):
             saw = f"{relay.hostname} is {record.data}, too, which the config does not know"
@@ -50,7 +50,7 @@ def exchangers(
     if wanted is None:
         wanted = [exchanger(relay, domain) for relay in config.relays.values()]
     for record in wanted:
-        yield from standing("MX", record, seen, missing)
+        yield from standing("MX", record, seen, missing, withheld(config, domain) or PUBLISH)
     if not seen.answers:
         return
     reasons = (unready(config, relay, domain, seen) for relay in config.relays.values())
@@ -66,8 +66,13 @@ def exchangers(
             yield Finding("MX", "fail", saw, do)
 
 
-def standing(what: str, record: Record, seen: Seen, missing: Verdict = "fail") -> Iterator[Finding]:
-    """Judge whether a record stands at every server, and nothing in its place."""
+def standing(
+    what: str, record: Record, seen: Seen, missing: Verdict = "fail", do: str = PUBLISH
+) -> Iterator[Finding]:
+    """Judge whether a record stands at every server, and nothing in its place.
+
+    missing is the verdict on one that stands at none, do what is to be done about that.
+    """
     shown = f"{record.name} {record.kind} {record.data}"
     for trouble in seen.troubles:
         yield Finding(what, "unknown", f"{shown}: {trouble}")
@@ -80,7 +85,7 @@ def standing(what: str, record: Record, seen: Seen, missing: Verdict = "fail") -
         saw = f"{', '.join(having)}: {other.data} instead of {record.data} at {record.name}"
         yield Finding(what, "fail", saw, PUBLISH)
     if len(lack) == len(seen.answers) and not others:
-        yield Finding(what, missing, f"{shown}: not published", PUBLISH)
+        yield Finding(what, missing, f"{shown}: not published", do)
     elif lack and not others:
         saw = f"{shown}: not at {', '.join(map(str, lack))}"
         yield Finding(what, "fail", saw, "See why that server does not follow the others.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from backup_mx.config import Config
@@ -103,15 +103,15 @@ def withdrawal(
     """Return the changes that take a relay out of DNS: its MX records, and its names on demand.
 
     Every MX record of its hostname goes, whatever the preference, and the config's where nobody
-    tells. Its names wait while anybody is silent: an MX record may still lead there.
+    tells. Its names wait for a later run while one of its MX records is seen, or anybody is silent:
+    senders, and resolvers for its TTL, go by an MX record that is gone.
     """
     asked: list[tuple[Question, Stage, str]] = [
         ((domain, "MX"), Stage.EXCHANGERS, "MX") for domain in config.domains
     ]
     if address_too:
         asked += [(each, Stage.NAMES, "address") for each in own_names(config, relay)]
-    silent = dict.fromkeys(why for question, *_ in asked for why in world[question].troubles)
-    held = f"something may lead there yet that cannot be seen: {'; '.join(silent)}"
+    held = _led_to(relay, [world[question] for question, *_ in asked])
     found = []
     for question, stage, what in asked:
         seen = world[question]
@@ -119,9 +119,22 @@ def withdrawal(
         gone = tuple(sorted(seen.records if names else _exchangers(relay, question[0], seen)))
         if gone:
             zone = seen.zone or _zone(config, question[0])
-            waits = held if names and silent else ""
+            waits = held if names else ""
             found.append(Change(zone, what, stage, None, gone, seen.ttl, relay.name, waits))
     return tuple(found)
+
+
+def _led_to(relay: Relay, world: Collection[Seen]) -> str:
+    """Return why a relay's names are not taken away yet, "" where nothing leads to them."""
+    leading = [each for each in world if any(mx.target == relay.hostname for mx in each.records)]
+    if leading:
+        ttl = max(ttl for each in leading for ttl in each.ttls)
+        return (
+            "an MX record leads there yet: when it is gone, wait for its TTL, which is"
+            f" {ttl} seconds, and run this again"
+        )
+    silent = "; ".join(dict.fromkeys(why for each in world for why in each.troubles))
+    return f"something may lead there yet that cannot be seen: {silent}" if silent else ""
 
 
 def _exchangers(relay: Relay, domain: str, seen: Seen) -> set[Record]:
@@ -181,7 +194,8 @@ def _waits(config: Config, wanted: Wanted, seen: Seen, lacking: Lacking) -> str:
             return why if wanted.relay else f"{relay}: {why}"
     if wanted.stage is Stage.EXCHANGERS:
         own = config.relays[wanted.relay]
-        return unready(config, own, wanted.record.name, seen) or _unkept(wanted.record.name, seen)
+        domain = wanted.record.name
+        return unready(config, own, domain, seen) or _unkept(domain, seen) or wanted.waits
     return wanted.waits
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from backup_mx.config import Config
@@ -31,14 +31,21 @@ class Providers:
             return f"by hand: {why}"
         return "by Terraform" if by_terraform(self.config, zone) else "by hand"
 
-    def advice(self, zone: str, changes: Sequence[Change]) -> str:
-        """Return who is to make a stage's changes of a zone that no provider here changes."""
+    def advice(self, change: Change) -> str:
+        """Return who is to make a change of a zone that no provider here changes."""
         cloudflare = self.config.dns.cloudflare
-        if cloudflare and by_terraform(self.config, zone):
+        if cloudflare and self._by_terraform(change):
             apply = f"`backup-mx build`, and `terraform apply` in {cloudflare.folder}, are to make"
-            return f"{_before(changes)}{apply}"
-        why = self.broken.get(zone)
+            return f"{_before(change)}{apply}"
+        why = self.broken.get(change.zone)
         return f"{why}, so you are to make" if why else "you are to make"
+
+    def _by_terraform(self, change: Change) -> bool:
+        """Tell whether it is of what `terraform/cloudflare` makes: relays' addresses and MX."""
+        name, kind = change.question
+        hosts = {relay.hostname for relay in self.config.relays.values()}
+        made = kind == "MX" or (kind in ("A", "AAAA") and name in hosts)
+        return made and by_terraform(self.config, change.zone)
 
 
 def providers(config: Config) -> Providers:
@@ -70,10 +77,10 @@ def _makers(config: Config) -> Iterator[tuple[Iterable[str], Callable[[], Provid
         yield cloudflare.zones, lambda: Cloudflare(cloudflare, token.read(config.folder))
 
 
-def _before(changes: Sequence[Change]) -> str:
-    """Return what has to be changed in the config, so that Terraform makes a stage's changes."""
-    if any(each.put for each in changes):
+def _before(change: Change) -> str:
+    """Return what has to be changed in the config, so that Terraform makes a change."""
+    if change.put:
         return ""
-    if changes[0].stage is Stage.NAMES:
-        return f"without [relay.{changes[0].relay}] in the config, "
+    if change.stage is Stage.NAMES:
+        return f"without [relay.{change.relay}] in the config, "
     return 'with `publish = "address"` in [dns.cloudflare], which withdraws every relay, '

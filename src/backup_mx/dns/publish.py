@@ -67,9 +67,13 @@ class Publisher:
                     self._by_hand(zone, each)
 
     def _by_hand(self, zone: str, changes: Sequence[Change]) -> None:
-        self.tell(f"{zone}: {self.providers.advice(zone, changes)} these changes now:")
-        for line in lines(changes):
-            self.tell(f"  {line}")
+        by: dict[str, list[Change]] = {}
+        for each in changes:
+            by.setdefault(self.providers.advice(each), []).append(each)
+        for advice, own in by.items():
+            self.tell(f"{zone}: {advice} these changes now:")
+            for line in lines(own):
+                self.tell(f"  {line}")
 
     def _seen(self, changes: Sequence[Change]) -> list[Finding]:
         """Look until every server has the changes, or patience is at its end."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 TTL = 300
 """Seconds: five minutes long does a withdrawn record still draw mail."""
@@ -16,11 +16,16 @@ _LONGEST = 255  # bytes of one string of a TXT record (RFC 1035, section 3.3)
 
 @dataclass(frozen=True, order=True)
 class Record:
-    """A record; name and data as `backup_mx.net.dns` returns them."""
+    """A record; name and data as `backup_mx.net.dns` returns them.
+
+    strings is a text as it is cut in the zone, "" for one that is not there yet: readers do not
+    care, but who takes it away has to name it so (RFC 2136, section 3.4.2.4).
+    """
 
     name: str
     kind: str
     data: str
+    strings: str = field(default="", compare=False)
 
     @property
     def target(self) -> str:
@@ -36,7 +41,7 @@ class Record:
     def text(self) -> str:
         """The data as a zone file has it."""
         if self.kind == "TXT":
-            return " ".join(_quoted(part) for part in _parts(self.data))
+            return self.strings or " ".join(_quoted(part) for part in _parts(self.data))
         return self.data if self.target in ("", ".") else f"{self.data}."
 
     def line(self, ttl: int = TTL) -> str:

@@ -116,7 +116,9 @@ def _said(
         return Said(server, trouble=str(error))
     if trouble := _trouble(answer, server, str(zones[name])):
         return Said(server, trouble=trouble)
-    records = frozenset(Record(name, kind, data) for data in answer.records)
+    records = frozenset(
+        Record(name, kind, data, answer.strings.get(data, "")) for data in answer.records
+    )
     return Said(server, records, answer.ttl, answer.alias)
 
 

@@ -41,7 +41,8 @@ class Wanted:
 
     what says what it is, in a word or two; relay is whose it is, "" for a domain's own. needs is
     what the evidence of that relay, or of each, has to allow, None where none is needed. waits says
-    what else has to come first, "" if nothing has.
+    what else has to come first, "" if nothing has. first tells that whoever makes what leads there
+    does not look whether it stands: the gates have to.
     """
 
     record: Record
@@ -50,6 +51,7 @@ class Wanted:
     relay: str = ""
     needs: Kind | None = None
     waits: str = ""
+    first: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,27 @@ def by_terraform(config: Config, name: str) -> bool:
     return bool(cloudflare and not cloudflare.token and zone_of(name, cloudflare.zones))
 
 
+def withheld(config: Config, domain: str) -> str:
+    """Return why Terraform does not make a domain's MX records, "" where it or others do."""
+    cloudflare = config.dns.cloudflare
+    if cloudflare and by_terraform(config, domain) and cloudflare.publish != "mx":
+        return (
+            '`publish = "address"` in [dns.cloudflare] leaves it out: once `backup-mx gate run`'
+            ' allows it, write "mx" there, then `backup-mx build` and `terraform apply`'
+        )
+    return ""
+
+
+def _unseen(config: Config, relay: Relay) -> bool:
+    """Tell whether Terraform makes MX records of a name that it does not make, nor looks up."""
+    made = by_terraform(config, relay.hostname)
+    return not made and any(by_terraform(config, domain) for domain in config.domains)
+
+
 def _of_relay(config: Config, relay: Relay, facts: Facts) -> Iterator[Wanted]:
-    yield Wanted(address(relay), Stage.NAMES, "address", relay.name, "A")
+    yield Wanted(
+        address(relay), Stage.NAMES, "address", relay.name, "A", first=_unseen(config, relay)
+    )
     for host in policy.hosted(config, relay.name):
         yield Wanted(address(relay, host), Stage.NAMES, "policy host", relay.name, "A")
     if key := facts.keys.get(relay.name):
@@ -117,8 +138,6 @@ def _of_domain(config: Config, domain: str, facts: Facts) -> Iterator[Wanted]:
         yield Wanted(text, Stage.REST, "MTA-STS", needs=needs, waits=waits)
     if reports := policy.report_record(config):
         yield Wanted(Record(policy.report_name(domain), "TXT", reports), Stage.REST, "TLS reports")
-    cloudflare = config.dns.cloudflare
-    if cloudflare and by_terraform(config, domain) and cloudflare.publish != "mx":
-        return
+    held = withheld(config, domain)
     for relay in config.relays.values():
-        yield Wanted(exchanger(relay, domain), Stage.EXCHANGERS, "MX", relay.name, "MX")
+        yield Wanted(exchanger(relay, domain), Stage.EXCHANGERS, "MX", relay.name, "MX", held)

@@ -8,12 +8,13 @@ from backup_mx.config import Config
 from backup_mx.findings import Finding
 from backup_mx.gates import relay
 from backup_mx.gates.gate import Gate, Site, View
+from backup_mx.machine.acme import own_authority
 from backup_mx.machine.sent import ask
 from backup_mx.mta_sts.policy import enforced, named
 from backup_mx.net import shown
 from backup_mx.net.session import SMTP
 from backup_mx.net.shown import Fact
-from backup_mx.probe.smtp import OWN, authority, ends_soon
+from backup_mx.probe.smtp import OWN, ends_soon
 from backup_mx.relay import text
 
 
@@ -28,7 +29,7 @@ def judge(site: Site) -> Iterator[Finding]:
 def seen(view: View, config: Config, servers: Mapping[str, str]) -> Mapping[str, Fact]:
     """Return what servers show at port 25, by name; their addresses are the values."""
     listed = [{"name": name, "host": host, "port": SMTP} for name, host in servers.items()]
-    return ask(view.host, shown, {"servers": listed, "ca": authority(config)})
+    return ask(view.host, shown, {"servers": listed, "ca": own_authority(config)})
 
 
 def _why_none(site: Site) -> str:

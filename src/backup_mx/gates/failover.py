@@ -225,9 +225,14 @@ class _Outage:
                 raise _Given(Finding(_NAME, "fail", saw, "see gate run inbound and intake"))
             self._note(sent={**self.trial.sent, letter.sort: time.time()})
 
-    def _waiting(self) -> list[str]:
-        """Return why each message of this trial that is on the relay waits. Raises MachineError."""
-        return keeper.waiting(self.site.host, self.used.options.recipient, self.trial.began)
+    def _waiting(self) -> dict[str, str]:
+        """Return why each message of this trial that is on the relay waits, by its token.
+
+        Others send to the same mailbox, as `probe serve` does. Raises MachineError.
+        """
+        recipient, ours = self.used.options.recipient, {each.token for each in self._letters()}
+        found = keeper.waiting(self.site.host, recipient, self.trial.began, FIELD)
+        return {token: why for token, why in found.items() if token in ours}
 
     def _keep(self) -> None:
         count = len(self._letters())
@@ -248,10 +253,11 @@ class _Outage:
         if self.trial.drained:
             return
         self.site.tell("The primary is back; the relay hands over.")
-        if not self._wait(lambda: not self._waiting(), self.patience.drain):
-            left = self._waiting()
+        in_time = self._wait(lambda: not self._waiting(), self.patience.drain)
+        if not in_time and (left := [*self._waiting().values()]):
             saw = f"{len(left)} messages still wait after {span(self.patience.drain)}"
             saw = ": ".join((saw, *left[:1]))
+            self._path.unlink(missing_ok=True)  # they are late, whenever they come: begin anew
             raise _Given(Finding("drained", "fail", saw, "backup-mx queue says more"))
         self._note(drained=time.time())
 
@@ -273,7 +279,8 @@ class _Outage:
         with mailbox.opened(self.used.imap) as box:
             found = box.find(FIELD, self.trial.token)
             came = [self._came(box, each) for each in found]
-            yield from trials.judged(letters, came, by_mx=self.trial.by_mx)
+            patience, by_mx = self.patience.drain, self.trial.by_mx
+            yield from trials.judged(letters, came, patience, by_mx=by_mx)
             if came:
                 yield trials.filtered(came)
             # First: a trial gone on with would look for what it has deleted, and call it lost.
@@ -297,7 +304,8 @@ class _Outage:
         way = trip(found.head, sent, relays, time.time())
         symbols = BytesHeaderParser().parsebytes(found.head).get(trials.RESULT)
         said = None if symbols is None else str(symbols)
-        return Came(token_of(found.head), essence(box.whole(found)), way, said)
+        after = sent + way.seconds - (self.trial.back or 0)
+        return Came(token_of(found.head), essence(box.whole(found)), way, said, after)
 
 
 def untried(config: Config, tried: str) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from backup_mx.gates.gate import Gate, Site
 from backup_mx.machine.sent import ask
 from backup_mx.net import outside
 from backup_mx.net.outside import Fact
-from backup_mx.net.session import EHLO, SMTP
+from backup_mx.net.session import EHLO, SMTP, told
 
 HOME = "127.0.0.1"
 _GREETED = 220
@@ -67,13 +67,6 @@ def judged(seen: Fact, own: Fact, *, hostname: str, place: str) -> Iterator[Find
     else:
         yield Finding(_PORT, "pass", f"answers {place} after {found['seconds']} s")
         yield _tls(found, own["tls"])
-
-
-def told(fact: Fact) -> str:
-    """Return a reply, or the error that came instead, in words."""
-    if "error" in fact:
-        return str(fact["error"])
-    return f"{fact['code']} {' '.join(fact['text'].split())}"
 
 
 def _silent(seen: Fact, own: Fact, place: str) -> Finding:

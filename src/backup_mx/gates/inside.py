@@ -26,17 +26,17 @@ PARAMETERS = (
 _SECONDS = 30.0
 
 
-def facts(parameters: Sequence[str]) -> dict[str, Any]:
+def facts(_wanted: None) -> dict[str, Any]:
     """Return what can be seen; what cannot be is empty or None.
 
-    version is that of the bundle that was applied last; main has the parameters; services is what
+    version is that of the bundle that was applied last; main has PARAMETERS; services is what
     master.cf runs, each as ``name/type``, overrides what it changes for them, as
     ``name/type/parameter``; guarded is how many seconds ago the guard ran; guard (its timer), agent
     and postfix are what systemd says of these.
     """
     return {
         "version": version(),
-        "main": dict(zip(parameters, said(["postconf", "-hx", *parameters]), strict=False)),
+        "main": dict(zip(PARAMETERS, said(["postconf", "-hx", *PARAMETERS]), strict=False)),
         "services": ["/".join(line.split()[:2]) for line in said(["postconf", "-M"])],
         "overrides": dict(
             line.split(" = ", 1) for line in said(["postconf", "-P"]) if " = " in line

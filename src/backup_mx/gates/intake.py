@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from backup_mx.config import Config
 from backup_mx.findings import Finding
 from backup_mx.gates.gate import Gate, Site
-from backup_mx.gates.inbound import HOME, both, neighbour, stranger, told
+from backup_mx.gates.inbound import HOME, both, neighbour, stranger
 from backup_mx.net.outside import Fact
-from backup_mx.net.session import EHLO
+from backup_mx.net.session import EHLO, told
 
 Replies = Sequence[tuple[str, Fact]]
 """What was said, line by line, and what was answered."""
@@ -127,7 +127,7 @@ def _unheard(facts: Fact) -> str:
 
 
 def _broken_off(name: str, talk: Fact, lines: Sequence[str]) -> Finding:
-    """Say where a talk ended that ended too early: a relay that hangs up for good has refused."""
+    """Judge a dialogue that ended early; one that ended after a 5xx is a refusal."""
     said = talk["replies"][-1:]
     last = f"at {lines[len(talk['replies'])]}: {told(talk)}"
     if said and said[0]["code"] >= _PERMANENT:

@@ -84,7 +84,7 @@ def heard(url: str, relay: str) -> Heard:
 def health(prometheus: str, url: str) -> str:
     """Return why an Alertmanager does not answer from here, "" where it does.
 
-    url is what Prometheus has of it, which it calls active as soon as it has its name.
+    url is how Prometheus names it; Prometheus calls one active that does not answer, too.
     """
     try:
         fetch(f"{near(prometheus, url)}/-/healthy", seconds=_SECONDS)

@@ -33,7 +33,12 @@ def judge(site: Site) -> Iterator[Finding]:
     for domain, hosts in mx.items():
         yield from _policy(site, domain, hosts, certificates)
     for host, fact in facts.items():
-        pinned = site.names.lookup(f"_25._tcp.{host}", "TLSA")
+        name = f"_25._tcp.{host}"
+        pinned = site.names.lookup(name, "TLSA")
+        if pinned and not site.names.signed(site.names.zone(name)):
+            saw = f"{host} has TLSA records in a zone that is not signed: no sender heeds them"
+            yield Finding("TLSA", "warn", saw, "sign the zone, or take them away")
+            pinned = ()
         if "error" in fact:
             yield unseen(host, fact["error"], pinned=bool(pinned))
         else:
@@ -104,7 +109,8 @@ def unseen(host: str, error: str, *, pinned: bool) -> Finding:
 def tlsa(host: str, records: Sequence[str], der: bytes) -> Iterator[Finding]:
     """Judge a mail exchanger's TLSA records (RFC 7672) against the certificate that it shows.
 
-    Senders that heed them have no other way: where none fits, they wait.
+    Senders that heed them, in a signed zone only (section 2.2), have no other way: where none
+    fits, they wait.
     """
     if not records:
         return

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Iterator, Mapping
 
-from backup_mx.errors import MachineError
 from backup_mx.findings import Finding
 from backup_mx.gates import telling
 from backup_mx.gates.gate import Gate, Site
 from backup_mx.machine.agent import LIBRARY
-from backup_mx.machine.ship import Host, must
+from backup_mx.machine.ship import Host, facts, must
 from backup_mx.relay import settings
 
 # The agent's user, who runs the same program day by day, with less than its service may.
@@ -62,11 +60,8 @@ def sent(host: Host) -> Mapping[str, str]:
         *(f"--property={each}" for each in _CONFINED),
         *(f"--setenv=PYTHONPATH={LIBRARY}", "--", "python3", "-P", "-"),
     )
-    said = must(host, argv, stdin=program.encode())
-    try:
-        return {str(place): str(why) for place, why in json.loads(said).items()}
-    except (AttributeError, ValueError, RecursionError):
-        raise MachineError(f"the relay answered no facts: {said[:200]!r}") from None
+    said = facts(must(host, argv, stdin=program.encode()))
+    return {str(place): str(why) for place, why in said.items()}
 
 
 def untold(*, watched: bool) -> Finding:

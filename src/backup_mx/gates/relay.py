@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from backup_mx.errors import MachineError
 from backup_mx.gates import inside
 from backup_mx.gates.gate import Site
+from backup_mx.machine import ship
 from backup_mx.machine.sent import ask
 from backup_mx.machine.ship import Host
 from backup_mx.relay import state
@@ -63,7 +63,7 @@ class Word:
 
 def facts(host: Host) -> Facts:
     """Ask a relay's Postfix. Raises MachineError, UnreachableError."""
-    told = ask(host, inside, inside.PARAMETERS)
+    told = ask(host, inside, None)
     try:
         return Facts(**{**told, "services": tuple(told["services"])})
     except (KeyError, TypeError) as error:
@@ -76,20 +76,20 @@ def word(host: Host) -> Word:
     if answer.code == _NOT_FOUND or "No such file" in answer.stderr:
         raise MachineError("the relay does not have the agent yet: backup-mx deploy brings it")
     if answer.code:
-        raise MachineError(answer.words.removeprefix("backup-mx: ") or "no status")
+        raise MachineError(answer.said or "no status")
     return read(answer.stdout)
 
 
 def read(text: str) -> Word:
     """Read what `backup-mx status --json` prints. Raises MachineError."""
-    told = _object(text)
+    told = ship.facts(text)
     try:
         agent, last = told["agent"], told["snapshot"]
         return Word(
             now=float(told["asked"]),
             alive=bool(agent["alive"]),
             blind=bool(agent["blind"]),
-            snapshot=state.from_text(json.dumps(last)) if last else None,
+            snapshot=state.of(last) if last else None,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise MachineError(f"the relay does not say how it is: {error!r}") from None
@@ -107,18 +107,16 @@ def settled(
     )
 
 
-def guarded(
-    site: Site, sleep: Callable[[float], None] = time.sleep, patience: float = PATIENCE_S
-) -> Facts:
+def guarded(site: Site, sleep: Callable[[float], None] = time.sleep) -> Facts:
     """Ask Postfix until the guard, which is due every minute, has run since the machine started.
 
-    Raises MachineError, UnreachableError.
+    At most PATIENCE_S. Raises MachineError, UnreachableError.
     """
     return _asked(
         lambda: facts(site.host),
         lambda found: found.guarded is not None or found.guard != "active",
         sleep,
-        patience,
+        PATIENCE_S,
     )
 
 
@@ -132,10 +130,3 @@ def _asked(
     while not enough(found := question()) and time.monotonic() < ends:
         sleep(_POLL_S)
     return found
-
-
-def _object(text: str) -> dict[str, Any]:
-    try:
-        return dict(json.loads(text))
-    except (TypeError, ValueError, RecursionError):
-        raise MachineError(f"the relay answered no facts: {text[:200]!r}") from None

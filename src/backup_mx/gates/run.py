@@ -206,6 +206,15 @@ def whole(gates: Mapping[str, Gate], proofs: Mapping[str, Proof]) -> dict[str, P
     return {name: proofs.get(name) or _not_run(each) for name, each in gates.items()}
 
 
+def unseen(gates: Mapping[str, Gate]) -> dict[str, Proof]:
+    """Return as not run whatever says nothing of a new machine: what was seen of the old one.
+
+    What a drill has shown was seen all the same.
+    """
+    about = (each for each in gates.values() if each.of_relay and not each.lasting)
+    return {each.name: _not_run(each) for each in about}
+
+
 def _not_run(gate: Gate) -> Proof:
     do = f"backup-mx gate run {gate.name}"
     return Proof(Finding(gate.name, "unknown", "not run yet", do), NEVER, waits=gate.waits)

@@ -12,6 +12,7 @@ from backup_mx.findings import Finding, Verdict
 from backup_mx.gates.letters import Letter, essence
 from backup_mx.probe.trip import Trip
 from backup_mx.relay import files
+from backup_mx.relay.text import span
 
 OLD = 2 * 86_400.0
 """Seconds after which a trial that was left is no longer gone on with."""
@@ -68,21 +69,37 @@ def keep(path: Path, trial: Trial) -> None:
 class Came:
     """A message that was found in the mailbox: its token, what it says, how it came.
 
-    symbols are what rspamd wrote into its header of what it saw, None where it wrote nothing.
+    symbols are what rspamd wrote into its header of what it saw, None where it wrote nothing. after
+    is how many seconds after the primary's return it came home, by its header.
     """
 
     token: str
     essence: str
     trip: Trip
     symbols: str | None = None
+    after: float = 0.0
 
 
-def judged(letters: Sequence[Letter], came: Sequence[Came], *, by_mx: bool) -> Iterator[Finding]:
-    """Judge what was found in the mailbox: all of it, unchanged, once, by the relay."""
+def judged(
+    letters: Sequence[Letter], came: Sequence[Came], patience: float, *, by_mx: bool
+) -> Iterator[Finding]:
+    """Judge what was found in the mailbox: all of it, unchanged, once, by the relay, in time.
+
+    patience is how many seconds after the primary's return is in time.
+    """
     found: dict[str, list[Came]] = {each.token: [] for each in letters}
     for each in came:
         found.setdefault(each.token, []).append(each)
     yield _complete(letters, found)
+    if late := [
+        letter.sort
+        for letter in letters
+        if min((each.after for each in found[letter.token]), default=0.0) > patience
+    ]:
+        saw = f"home more than {span(patience)} after the primary was back: {', '.join(late)}"
+        yield Finding(
+            "late", "fail", saw, "the logs of the relay and of the primary tell where it lay"
+        )
     if twice := [each.sort for each in letters if len(found[each.token]) > 1]:
         saw = f"more than once in the mailbox: {', '.join(twice)}"
         yield Finding("twice", "warn", saw, "was a connection cut just after a message's end?")

@@ -8,21 +8,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from backup_mx.config import Config
-from backup_mx.errors import MachineError
 from backup_mx.gates.gate import View
 from backup_mx.machine.ship import Answer, Host, Tell, run_local
 
 HERE = "this machine"
-"""What a view is called that is from nowhere else."""
+"""The name of a view from this machine itself."""
 SECONDS = 300.0
 """How long a program may take elsewhere: longer than all its own limits together."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command that runs Python somewhere, and passes it its standard input.
+    """A command that runs Python somewhere and passes on its standard input.
 
-    It stands for whatever it is asked to run.
+    run() starts that command, whatever argv it is given.
     """
 
     words: tuple[str, ...]
@@ -33,24 +32,20 @@ class Command:
         return run_local(self.words, stdin, None, SECONDS)
 
 
-def view(config: Config, relay: str, wanted: str | None, reach: Callable[[str], Host]) -> View:
-    """Return from where the relay called ``relay`` is looked at.
+def view(config: Config, wanted: Sequence[str], reach: Callable[[str], Host]) -> View:
+    """Return from where a relay is looked at.
 
-    wanted is another relay's name or a command as a shell has it; None is what the config says, by
-    default this machine. reach returns a relay as a host. Raises MachineError for the relay itself.
+    wanted are the words of a command, or another relay's name alone; none are what the config says,
+    by default this machine. reach returns a relay as a host.
     """
-    if wanted == relay:
-        raise MachineError(f"{relay} cannot look at itself from outside: choose another place")
-    if wanted in config.relays:
-        return View(f"the relay {wanted}", reach(str(wanted)))
-    words = tuple(_words(wanted)) if wanted else config.gates.outside
+    if relay := relay_meant(config, wanted):
+        return View(f"the relay {relay}", reach(relay))
+    words = tuple(wanted) or config.gates.outside
     if words:
         return View(f"`{shlex.join(words)}`", Command(words))
     return View(HERE, Command((sys.executable, "-I", "-")))
 
 
-def _words(command: str) -> list[str]:
-    try:
-        return shlex.split(command)
-    except ValueError as error:
-        raise MachineError(f"{command!r} is no command: {error}") from None
+def relay_meant(config: Config, wanted: Sequence[str]) -> str:
+    """Return the relay that such words name, "" where they are a command."""
+    return wanted[0] if len(wanted) == 1 and wanted[0] in config.relays else ""

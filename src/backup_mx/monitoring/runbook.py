@@ -12,7 +12,7 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from backup_mx.errors import BackupMxError, did_you_mean
+from backup_mx.errors import did_you_mean
 
 PREFIX = "BackupMx"
 _HEADING = re.compile(rf"^### ({PREFIX}\w+)\n\n(.*?)(?=^#|\Z)", re.MULTILINE | re.DOTALL)
@@ -50,7 +50,7 @@ def parsed(text: str) -> dict[str, Page]:
 def find(known: dict[str, Page], asked: str) -> list[Page]:
     """Return the pages meant by an alarm's name, in any case, or by a notice's key.
 
-    Raises BackupMxError when there is none.
+    Raises LookupError, in words, when there is none.
     """
     word = asked.casefold().removeprefix(PREFIX.casefold())
     named = [each for each in known.values() if _short(each.alarm) == word]
@@ -58,7 +58,7 @@ def find(known: dict[str, Page], asked: str) -> list[Page]:
     if found := named or told:
         return found
     every = "backup-mx explain without a name lists them all"
-    raise BackupMxError(f'there is no alarm "{asked}": {_hint(known, word) or every}')
+    raise LookupError(f'there is no alarm "{asked}": {_hint(known, word) or every}')
 
 
 def _hint(known: dict[str, Page], word: str) -> str:

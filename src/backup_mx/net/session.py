@@ -89,3 +89,10 @@ class Session(smtplib.SMTP):
             raise TimeoutError("timed out")
         self.sock.settimeout(left)
         return self.sock
+
+
+def told(fact: dict[str, Any]) -> str:
+    """Return an answer, ``code`` and ``text``, or the ``error`` that came instead, in words."""
+    if "error" in fact:
+        return str(fact["error"])
+    return f"{fact['code']} {' '.join(fact['text'].split())}"

@@ -102,10 +102,12 @@ def _targets(config: Config) -> Sequence[Target]:
 
 
 def _left_out(config: Config) -> Sequence[str]:
+    if not config.access.metrics_from:
+        return ("[access] metrics_from is empty: nobody may ask for metrics",)
     return tuple(
         f"{each.hostname}: metrics_at = {each.metrics_at} is in public, and its http is in clear"
         for each in config.relays.values()
-        if config.access.metrics_from and _in_public(each)
+        if _in_public(each)
     )
 
 

@@ -105,6 +105,13 @@ class Probe:
             seen = Seen(Finding(self.name, "unknown", f"{target.name}: {defect(error)}"))
         return Reading(self.name, target, seen, began, time.monotonic() - clock)
 
+    def nothing(self, config: Config) -> Reading:
+        """Return what came of a look where there is no target."""
+        why = "; ".join(self.left_out(config)) or "the config has nothing that it looks at"
+        return Reading(
+            self.name, Target(""), Seen(Finding(self.name, "unknown", why)), time.time(), 0.0
+        )
+
 
 def relays(config: Config) -> Iterable[Target]:
     """Yield every relay, at the address that the config gives it."""

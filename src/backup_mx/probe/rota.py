@@ -21,11 +21,9 @@ EVERY = 300.0
 """Seconds between two looks of a probe; the round trip has an option for it."""
 OVERDUE = 3
 """After so many times its patience a message that is missing counts as lost."""
-_TOLD = (
-    86_400.0  # seconds for which that is told, or two looks into the mailbox where these are more
-)
+_TOLD = 86_400.0  # seconds for which that is told, or two looks into the mailbox if that is longer
 REMEMBERED = 1000
-"""So many messages are looked for that were not there in time: ten days, at four an hour."""
+"""How many late messages are still looked for: those of ten days, at four an hour."""
 
 Place = tuple[str, Target]
 

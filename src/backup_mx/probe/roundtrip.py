@@ -26,6 +26,7 @@ from backup_mx.relay.text import span
 
 FIELD = "X-Backup-MX-Roundtrip"
 """By this a message is found again: some submission servers write a Message-ID of their own."""
+MISSING = "the config has no [roundtrip]: an account that sends, and a mailbox"
 PAUSE = 2.0
 """Seconds between the first looks into the mailbox; later ones are further apart."""
 LONGEST_PAUSE = 15.0
@@ -53,7 +54,7 @@ def accounts(config: Config) -> Accounts:
     """Read the passwords. Raises MachineError without [roundtrip], SecretError."""
     options = config.roundtrip
     if options is None:
-        raise MachineError("the config has no [roundtrip]: an account that sends, and a mailbox")
+        raise MachineError(MISSING)
     ca = config.folder / options.ca if options.ca else None
     given = (
         (options.submit, options.submit_user, options.submit_password),
@@ -238,14 +239,21 @@ def once(config: Config, tell: Tell, patience: float | None = None) -> Awaited:
     tell(f"looking for {sent.message_id} at {used.imap.host}, for {span(wait)} at most")
     with letterbox(config, used) as box:
         ended = await_it(box, sent, wait)
-    if not ended.missing:
-        return ended
-    tell("it is not there: asking the relays whether they keep it")
-    return replace(ended, relays=keeper.asked(config, used.options.recipient, sent.at))
+        if not ended.missing:
+            return ended
+        tell("it is not there: asking the relays whether they keep it")
+        said = keeper.asked(config, used.options.recipient, sent.at, FIELD, sent.token)
+        if not said.relay:  # it may have come home since the last look
+            ended = await_it(box, sent, 0.0)
+    return replace(ended, relays=said)
 
 
 def _targets(config: Config) -> tuple[Target, ...]:
     return (Target(config.roundtrip.recipient),) if config.roundtrip else ()
+
+
+def _left_out(config: Config) -> tuple[str, ...]:
+    return () if config.roundtrip else (MISSING,)
 
 
 def _look(scene: Scene, _target: Target) -> Seen:
@@ -254,4 +262,4 @@ def _look(scene: Scene, _target: Target) -> Seen:
     return Seen(judged(ended, patience))
 
 
-ROUNDTRIP = Probe("roundtrip", "a message goes the whole way", _targets, _look)
+ROUNDTRIP = Probe("roundtrip", "a message goes the whole way", _targets, _look, _left_out)

@@ -7,10 +7,11 @@ import time
 from backup_mx.config import Config
 from backup_mx.errors import MachineError
 from backup_mx.findings import Finding
+from backup_mx.machine.acme import own_authority
 from backup_mx.mta_sts.policy import enforced, named
 from backup_mx.net import outside, shown
 from backup_mx.net.outside import Fact
-from backup_mx.net.session import EHLO, SMTP
+from backup_mx.net.session import EHLO, SMTP, told
 from backup_mx.probe.probe import Probe, Scene, Seen, Target, servers
 from backup_mx.relay.text import span
 
@@ -38,20 +39,16 @@ def judged(name: str, seen: Fact) -> Finding:
             return Finding("inbound", "unknown", f"{saw}; nor does any other server", do)
         return Finding("inbound", "fail", saw, "see there, and what stands before it")
     if found["greeting"]["code"] != _GREETED:
-        saw = f"{name} turns strangers away: {_told(found['greeting'])}"
+        saw = f"{name} turns strangers away: {told(found['greeting'])}"
         # What is put off is not refused: its list of clients may not like this very place.
         later = found["greeting"]["code"] // 100 == 4
         return Finding("inbound", "warn" if later else "fail", saw, "see why in its own log")
     if found.get("secured", {}).get("code") != _OK:
-        why = found.get("error") or _told(found.get("starttls", found["greeting"]))
+        why = found.get("error") or told(found.get("starttls", found["greeting"]))
         saw = f"{name} answers, but does not begin TLS: {why}"
         return Finding("inbound", "fail", saw, "see why in its own log")
     saw = f"{name} greets after {found['seconds']} s, and begins {found['version']}"
     return Finding("inbound", "pass", saw)
-
-
-def _told(reply: Fact) -> str:
-    return f"{reply['code']} {' '.join(reply['text'].split())}"
 
 
 def _another(config: Config, target: Target) -> list[object] | None:
@@ -66,7 +63,7 @@ def trust(scene: Scene, target: Target) -> Seen:
     Raises MachineError.
     """
     server = {"name": target.name, "host": target.address, "port": SMTP}
-    wanted = {"servers": [server], "ca": authority(scene.config) if target.relay else ""}
+    wanted = {"servers": [server], "ca": own_authority(scene.config) if target.relay else ""}
     fact = scene.see(shown, wanted)[target.name]
     if "error" in fact:
         raise MachineError(f"no certificate is to be seen: {fact['error']}")
@@ -101,20 +98,6 @@ def ends_soon(fact: Fact, now: float) -> bool:
 def margin(fact: Fact) -> float:
     """Return how many seconds before its end a certificate should have been renewed."""
     return min(_SOON, float(fact["ends"] - fact["begins"]) / _SHARE)
-
-
-def authority(config: Config) -> str:
-    """Return the PEM of the config's own authority, by which relays are known, "" for none.
-
-    Raises MachineError.
-    """
-    if not config.tls.acme_ca:
-        return ""
-    place = config.folder / config.tls.acme_ca
-    try:
-        return place.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError):
-        raise MachineError(f"{place} cannot be read") from None
 
 
 INBOUND = Probe("inbound", "each server greets a stranger and begins TLS", servers, reach)

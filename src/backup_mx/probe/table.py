@@ -28,10 +28,16 @@ def places(config: Config, names: Iterable[str] = PROBES) -> Iterator[tuple[Prob
             yield PROBES[name], target
 
 
-def run(scene: Scene, names: Sequence[str] = QUICK) -> Iterator[Reading]:
-    """Look at everything once, side by side; yield what was seen in order, as it is known."""
+def run(scene: Scene, names: Sequence[str] = ()) -> Iterator[Reading]:
+    """Look once, side by side; yield what was seen in order, as it is known.
+
+    What is named and has nothing to look at comes first, and is unknown. Without names it is all of
+    QUICK that has something.
+    """
+    idle = [PROBES[name] for name in names if not PROBES[name].targets(scene.config)]
+    yield from (each.nothing(scene.config) for each in idle)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         # Its generator begins no other look once it is left, by an interrupt too (Executor.map).
         yield from pool.map(
-            lambda place: place[0].read(scene, place[1]), places(scene.config, names)
+            lambda place: place[0].read(scene, place[1]), places(scene.config, names or QUICK)
         )
