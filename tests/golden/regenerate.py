@@ -51,7 +51,8 @@ def main() -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
     golden_kits.write()
-    sample.write_generated(ROOT)
+    for path, text in sample.generated().items():
+        (ROOT / path).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -30,6 +30,8 @@ class Postsuper:
     steps: list[str] = field(default_factory=list)
     before: Callable[[str], None] = lambda _option: None
     limit: int = 8_640_000
+    free: int = 0
+    """The bytes that are to stay free."""
     delivered_ones: frozenset[str] = frozenset()
     """Those in whose envelope everybody is noted as done."""
 
@@ -52,6 +54,9 @@ class Postsuper:
 
     def pick_up(self) -> None:
         raise MachineError("pickup sleeps")
+
+    def minfree(self) -> int:
+        return self.free
 
     def lifetime(self) -> int:
         return self.limit

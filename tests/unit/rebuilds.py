@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from backup_mx.errors import UnreachableError
 from backup_mx.machine import probe
 from backup_mx.machine.rebuild import Clock
 from backup_mx.machine.ship import Answer, Tell
+from backup_mx.relay.operator import parcel
+from backup_mx.relay.operator.parcel import Letter, To
 from backup_mx.relay.operator.verbs import PROGRAM
 from backup_mx.relay.state import Primary, Snapshot, Sums
 
@@ -49,6 +53,29 @@ def facts(**others: object) -> dict[str, Any]:
 def ids(count: int) -> dict[str, str]:
     """Return that many messages, all deferred."""
     return {f"4Bmx00{number:04d}z1": "deferred" for number in range(count)}
+
+
+def exported(folder: Path, queue_ids: list[str]) -> Path:
+    """Write what export writes, one message for each ID."""
+    body = b"Subject: hello\r\n\r\nhello\r\n"
+    for each in queue_ids:
+        (folder / f"{each}.eml").write_bytes(body)
+        letter = Letter(
+            format=parcel.FORMAT,
+            relay="mx2.example.org",
+            ids=(each,),
+            sender="a@example.net",
+            recipients=(To("alice@example.org"),),
+            accepted=1_700_000_000,
+            held=False,
+            size=len(body),
+            sha256=hashlib.sha256(body).hexdigest(),
+            smtputf8=False,
+            eightbit=False,
+            attributes={},
+        )
+        parcel.write(folder, letter)
+    return folder
 
 
 @dataclass

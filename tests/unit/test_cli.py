@@ -5,19 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import pytest
 
 from backup_mx import cli
 from backup_mx.cli import relays, verbs
 from backup_mx.cli.kits import written
 from backup_mx.cli.terminal import write
-from backup_mx.errors import LabError
+from backup_mx.errors import LabError, MachineError
 from backup_mx.kit.files import KitFile
+from backup_mx.machine import ship
 from backup_mx.machine.ship import Answer, Tell
 from backup_mx.relay.operator import parcel
 from backup_mx.relay.operator import verbs as relay_verbs
@@ -42,6 +45,18 @@ access.ssh_keys = [
 tenancy = "ocid1.tenancy.oc1..aaaaexample"
 region = "eu-frankfurt-1"
 budget_mail = "me@example.net"
+"""
+
+
+WITH_FILES = """\
+relay.mx2 = { hostname = "mx2.example.org", address = "here" }
+primary.home.hostname = "mail.example.org"
+domain."example.org".recipients = { table = "recipients.txt" }
+notify.urls = [{ command = ["touch", "run"] }, { env = "NOT_SET" }, { file = "ntfy" }]
+tls.acme_ca = "ca.pem"
+[dns.cloudflare]
+zones = { "example.org" = "0123456789abcdef0123456789abcdef" }
+token = { file = "open" }
 """
 
 
@@ -137,6 +152,43 @@ def test_check_shows_every_mistake(verb: Verb, tmp_path: Path) -> None:
     }
 
 
+def test_check_looks_at_the_files_that_are_named(verb: Verb, tmp_path: Path) -> None:
+    """With every other mistake at once, each where its name stands; no secret's command is run."""
+    (tmp_path / "backup-mx.toml").write_text(WITH_FILES)
+    (tmp_path / "recipients.txt").write_text("alice\nbob@example.net\n")
+    (tmp_path / "ca.pem").write_text("none")
+    (tmp_path / "open").write_text("token")
+    (tmp_path / "open").chmod(0o644)
+    ended = verb("check")
+    assert (ended.code, ended.out) == (2, "")
+    assert [line.partition("backup-mx.toml: ")[2] for line in ended.err.splitlines()] == [
+        'line 1: relay.mx2.address = "here": expected a public IPv4 or IPv6 address',
+        'line 3: domain."example.org".recipients.table = "recipients.txt":'
+        ' recipients.txt, line 2: "bob@example.net" is not in example.org',
+        'line 4: notify.urls[2].file = "ntfy": ntfy cannot be read: No such file or directory',
+        'line 5: tls.acme_ca = "ca.pem": ca.pem cannot be used: is no PEM certificate',
+        'line 8: dns.cloudflare.token.file = "open": everybody may read open: chmod 600 open',
+    ]
+    assert not (tmp_path / "run").exists()
+    told = json.loads(verb("check", "--json").out)["problems"]
+    assert (told[2]["path"], told[2]["line"], told[2]["value"]) == (
+        "notify.urls[2].file",
+        4,
+        '"ntfy"',
+    )
+
+
+@pytest.mark.parametrize("arguments", [("build",), ("deploy",), ("deploy", "--diff")])
+def test_what_a_relay_is_made_of_is_seen_to_first(
+    verb: Verb, tmp_path: Path, arguments: Sequence[str]
+) -> None:
+    """All that is missing at once; what only publishing needs may be kept elsewhere."""
+    (tmp_path / "backup-mx.toml").write_text(WITH_FILES.replace('"here"', '"192.0.2.1"'))
+    ended = verb(*arguments)
+    assert ended.code == 2
+    assert re.findall(r"line (\d+)", ended.err) == ["3", "4", "5"]
+
+
 def test_a_relay_that_is_not_there(verb: Verb) -> None:
     """A misspelt relay is named with those there are."""
     verb("init", *FACTS)
@@ -179,7 +231,7 @@ def test_every_failure_is_one_message(
     def broken(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(relays, "load", broken)
+    monkeypatch.setattr(relays, "load_to_bundle", broken)
     ended = verb("build")
     assert ended.code == code
     assert said in ended.err
@@ -225,7 +277,7 @@ def test_a_relay_answers_for_itself(verb: Verb, relay_says: RelaySays) -> None:
     host = relay_says(Answer(1, "two lines\nof it\n", "backup-mx: and a complaint\n"))
     ended = verb("queue", "mx2", "--class", "refused", "--older", "4h", "--limit", "7", "--held")
     assert ended == Ended(1, "two lines\nof it\n", "backup-mx: and a complaint\n")
-    options = ["--class=refused", "--older=14400", "--held", "--limit=7"]
+    options = ["--class=refused", "--older=14400s", "--held", "--limit=7"]
     assert host.asked == [["env", "/usr/local/bin/backup-mx", "queue", *options]]
 
 
@@ -271,6 +323,51 @@ def test_wrong_usage_asks_no_relay(
     host = relay_says(Answer(0, "", ""))
     assert verb(*arguments).code == 2
     assert host.asked == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "code", "said"),
+    [("n", 1, "you said no: nothing is changed"), ("\x04", 130, "interrupted")],
+)
+def test_who_says_no_is_taken_at_their_word(
+    verb: Verb,
+    relay_says: RelaySays,
+    monkeypatch: pytest.MonkeyPatch,
+    typed: str,
+    code: int,
+    said: str,
+) -> None:
+    """A no is an answer, and what was asked for is not done; the end of input is none."""
+
+    def answer(_prompt: str) -> str:
+        if typed == "\x04":
+            raise EOFError
+        return typed
+
+    host = relay_says(Answer(0, "", ""))
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    monkeypatch.setattr(click.termui, "visible_prompt_func", answer)
+    ended = verb("delete", ID)
+    assert ended.code == code
+    assert ended.err.splitlines()[-1] == f"backup-mx: {said}"
+    assert host.asked == []
+
+
+@pytest.mark.parametrize("arguments", [(), ("--json",)])
+def test_what_a_machine_says_is_seen_as_it_comes(
+    verb: Verb, monkeypatch: pytest.MonkeyPatch, arguments: Sequence[str]
+) -> None:
+    """With --json as well, on stderr: where it fails there is no result to read it in."""
+
+    def broken(_host: object, _archive: bytes, tell: Tell, *, diff: bool) -> None:
+        tell("packages: none is missing")
+        raise MachineError(f"nginx -t says no; diff {diff}")
+
+    verb("init", *FACTS)
+    monkeypatch.setattr(ship, "deploy", broken)
+    ended = verb("deploy", *arguments)
+    assert ended.code == 1
+    assert "packages: none is missing" in (ended.err if arguments else ended.out).splitlines()
 
 
 def test_a_few_ids_are_arguments_and_many_are_not(verb: Verb, relay_says: RelaySays) -> None:
@@ -325,7 +422,7 @@ def test_what_somebody_names_is_no_option(verb: Verb, relay_says: RelaySays) -> 
     verb("maintenance", "on", "--for", "4h")
     assert [asked[2:] for asked in host.asked] == [
         ["show", "--", ID],
-        ["maintenance", "--for=14400", "--", "on"],
+        ["maintenance", "--for=14400s", "--", "on"],
     ]
 
 
@@ -356,6 +453,52 @@ def test_export_brings_the_files_here(verb: Verb, relay_says: RelaySays, tmp_pat
     assert (tmp_path / "out" / f"{ID}.eml").read_bytes() == body
     assert (tmp_path / "out" / f"{ID}.json").stat().st_mode & 0o777 == 0o600
     assert host.given == [f"{ID}\n1A2B3C4D".encode(), b"1A2B3C4D"]
+
+
+def test_a_relay_is_asked_for_some_messages_at_a_time(
+    verb: Verb, relay_says: RelaySays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks each up before the first one goes: all of them, each time, would never end."""
+    monkeypatch.setattr(verbs, "_ASKED", 2)
+    names = [f"{number:08X}" for number in range(5)]
+    parcels = {each: parcel_of(each)[0] for each in names}
+
+    def answer(*brought: str) -> Answer:
+        return Answer(0, "".join(f"{parcels[each]}\n" for each in brought) + told(*brought), "")
+
+    host = relay_says(*(answer(*each) for each in (names[:1], names[1:3], names[3:4], names[4:])))
+    ended = verb("export", *names, "-o", "out")
+    assert ended.out.startswith("5 messages exported")
+    asked = [each.decode().split() for each in host.given]
+    assert asked == [names[:2], names[1:3], names[3:], names[4:]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("maintenance", "foo"), "takes on, off or status; a relay's name comes before it"),
+        (("maintenance", "on", "mx2"), "takes on, off or status; a relay's name comes before it"),
+        (("import",), "import takes files, or a folder of them"),
+        (("import", "kept"), 'there is no file "kept"'),
+    ],
+)
+def test_what_is_missing_is_named(
+    verb: Verb, relay_says: RelaySays, arguments: tuple[str, ...], words: str
+) -> None:
+    """What was meant for a verb's own argument is not blamed on a relay's name."""
+    host = relay_says(Answer(0, "", ""))
+    ended = verb(*arguments)
+    assert (ended.code, words in ended.err) == (2, True), ended.err
+    assert host.asked == []
+
+
+def test_what_is_neither_a_relay_nor_a_queue_id(verb: Verb, tmp_path: Path) -> None:
+    """One may have meant either."""
+    (tmp_path / "backup-mx.toml").write_text(TWO_ON_ORACLE)
+    ended = verb("show", "ABC")
+    assert ended.code == 2
+    assert 'there is no relay "ABC": the config has mx2, mx3' in ended.err
+    assert '"ABC" is no queue ID either' in ended.err
 
 
 def test_one_message_that_comes_spoilt_stops_no_other(

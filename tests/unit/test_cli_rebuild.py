@@ -11,15 +11,16 @@ from pathlib import Path
 
 import click
 import pytest
-from rebuilds import FakeRelay, facts, ids, snapshot
+from rebuilds import FakeRelay, exported, facts, ids, snapshot
 
 from backup_mx import cli
 from backup_mx.cli.gate import site_of
 from backup_mx.cli.relays import load
 from backup_mx.errors import MachineError
 from backup_mx.findings import Finding
-from backup_mx.gates import lock
+from backup_mx.gates import lock, run
 from backup_mx.gates import rebuild as gate
+from backup_mx.gates.all import GATES
 from backup_mx.machine import rebuild, ship
 from backup_mx.machine.look import Look
 
@@ -275,14 +276,69 @@ def test_a_rebuild_that_does_not_end_voids_what_was_proven(site: Site, *, resume
     assert told.do == "make it anew, or --resume"
 
 
-def test_without_a_way_to_replace_it(site: Site) -> None:
-    """The config has to say how; who has done it by hand can have it proven all the same."""
+@pytest.mark.parametrize("begun", ["--yes", "--resume"])
+def test_what_was_seen_of_the_old_machine_is_no_evidence_for_the_new(
+    site: Site, begun: str
+) -> None:
+    """Neither A nor MX goes by it, from when a rebuild begins: drills and plans alone stand."""
+    old = site_of(load(site.folder / "backup-mx.toml"), "mx2")
+    seen = {
+        name: run.proof(old, gate, [Finding(name, "pass", "seen")]) for name, gate in GATES.items()
+    }
+    assert run.record(old, GATES, seen).allows == ("A", "MX")
+    site.relay.facts["settled"] = False
+    assert site.run(begun).code == 4
+    told = json.loads((site.folder / "build/evidence.json").read_text())["mx2"]
+    assert told["allows"] == []
+    stands = {name for name, each in told["gates"].items() if each["verdict"] == "pass"}
+    lasting = {each.name for each in GATES.values() if each.lasting or not each.of_relay}
+    assert stands == lasting - {"rebuild"}
+    assert {told["gates"][name]["saw"] for name in ("inbound", "version")} == {"not run yet"}
+
+
+@pytest.fixture
+def by_hand(site: Site) -> Site:
+    """A site where nothing makes a machine anew, and the relay has no volume."""
     text = CONFIG.replace('rebuild_command = ["fake-cloud"', '# ["fake-cloud"')
-    (site.folder / "backup-mx.toml").write_text(text)
-    ended = site.run("--yes")
+    (site.folder / "backup-mx.toml").write_text(text.replace("volume = true", "volume = false"))
+    site.relay.facts["volume"] = ""
+    return site
+
+
+@pytest.mark.parametrize("how", ["--plan", "--yes"])
+def test_a_machine_replaced_by_hand_takes_no_mail_with_it(by_hand: Site, how: str) -> None:
+    """Whoever replaces it, what waits there is looked at first, and has to be taken out."""
+    ended = by_hand.run(how)
     assert ended.code == 1
+    assert "2 messages wait on mx2, on the disk that dies with the machine" in ended.err
+    assert "  backup-mx export mx2 --all -o mx2-mail\n" in ended.err
+    assert "--resume" not in ended.err
+    folder = by_hand.folder / "kept"
+    folder.mkdir()
+    exported(folder, ["4Bmx000000z1"])
+    ended = by_hand.run(how, "--exported", "kept")
+    assert ended.code == 1
+    assert "1 message on mx2 is not in kept (4Bmx000001z1)" in ended.err
+    assert by_hand.relay.done == []
+
+
+def test_without_a_way_to_replace_it(by_hand: Site) -> None:
+    """Once no mail is lost by it, it is said how it is done by hand, and then proven."""
+    folder = by_hand.folder / "kept"
+    folder.mkdir()
+    exported(folder, list(ids(2)))
+    assert by_hand.run("--plan", "--exported", "kept").code == 0
+    ended = by_hand.run("--exported", "kept")
+    assert ended.code == 2
+    assert "is made anew by: you, by hand" in ended.err
+    assert "stays: 2 messages, in kept" in ended.err
     assert "rebuild_command in [relay.mx2], or [cloud.oci]" in ended.err
-    assert site.run("--resume").code == 0
+    assert "  ssh -p 22 root@203.0.113.20 systemctl stop postfix.service" in ended.err
+    assert "    backup-mx rebuild mx2 --resume --exported kept\n" in ended.err
+    assert by_hand.relay.done == []
+    by_hand.relay.facts |= {"boot": "second", "queue": {}}
+    assert by_hand.run("--resume", "--exported", "kept").code == 0
+    assert "import 2" in by_hand.relay.done
 
 
 @pytest.fixture
@@ -341,7 +397,9 @@ def test_who_says_no_to_terraform_has_lost_nothing(
     """Nothing has been stopped; what it would have done is nobody else's to read."""
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
     monkeypatch.setattr(click.termui, "visible_prompt_func", lambda _: "n")
-    assert at_oracle.run().code != 0
+    ended = at_oracle.run()
+    assert ended.code == 1
+    assert ended.err.endswith("backup-mx: you said no: nothing is changed\n")
     assert len(at_oracle.asked_of_the_cloud) == 1
     assert at_oracle.relay.done == []
     assert not (at_oracle.folder / SAVED).exists()

@@ -21,6 +21,7 @@ from backup_mx.errors import ConfigError, HostError
 FIVE_LINES = (Path(__file__).parents[1] / "data/config/five-lines.toml").read_text()
 FREE, PAYING = Plan("FREE_TIER", ""), Plan("PAYG", "UPGRADED")
 MICRO = Machine("mx2.example.org", "ocid1", "ocid1", "VM.Standard.E2.1.Micro", "RUNNING", 0.48)
+BOTH = [MICRO, replace(MICRO, name="mx3.example.org")]
 ARM = replace(MICRO, shape="VM.Standard.A1.Flex", bandwidth=1.0)
 STEPS = 7 * 24 * 12
 # A tenth of a per cent of what the card can do, in bytes in five minutes.
@@ -124,14 +125,27 @@ def test_what_the_account_pays_by(told: Plan | None, verdict: str, words: str) -
         ([Quota("AD-1", 0, 0, True)], [], "fail", "AD-1 gives none"),
         ([], [], "fail", "no limit"),
         ([Quota("AD-3", 2, None, True)], [], "unknown", "an unknown number in use"),
+        ([Quota("AD-3", 2, None, True)], [MICRO], "unknown", "an unknown number in use"),
+        ([Quota("AD-3", 2, None, True)], BOTH, "pass", "an unknown number in use"),
+        ([Quota("AD-3", 2, 2, False)], BOTH, "pass", "AD-3 gives 2, 2 in use"),
+        ([], BOTH, "pass", "no limit"),
     ],
 )
 def test_whether_the_free_machines_can_be_made(
     quotas: list[Quota], there: list[Machine], verdict: str, words: str
 ) -> None:
-    """What an availability domain has left must do for the relays that have no machine yet."""
+    """What an availability domain has left must do for the relays that have no machine yet.
+
+    Where all have one, it does not matter what is left, nor whether Oracle counts it.
+    """
     finding = judge.machines(quotas, there, TWO)
     assert (finding.verdict, words in finding.saw) == (verdict, True), finding
+
+
+def test_before_there_is_a_config_a_limit_that_is_not_counted_is_unknown() -> None:
+    """Whether a machine could be made is what is asked then."""
+    finding = judge.machines([Quota("AD-3", 2, None, True)], [], Wanted())
+    assert finding.verdict == "unknown"
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ import json
 import subprocess
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import dns.message
 import dns.rdata
 import pytest
 from nameservers import CONFIG, NameServer, add, names, standing
@@ -16,14 +17,17 @@ from nameservers import CONFIG, NameServer, add, names, standing
 from backup_mx import config
 from backup_mx.dns import facts
 from backup_mx.dns.key import key
-from backup_mx.dns.plan import Change
+from backup_mx.dns.plan import Change, plan, questions
 from backup_mx.dns.providers import providers
 from backup_mx.dns.records import Record
-from backup_mx.dns.wanted import Stage
+from backup_mx.dns.rfc2136 import Updates
+from backup_mx.dns.seen import look as look_at
+from backup_mx.dns.wanted import Facts, Stage, wanted
 from backup_mx.errors import DnsError
 from backup_mx.machine.ship import Answer, Tell
 from backup_mx.mta_sts import look, policy
 from backup_mx.net import certificate
+from backup_mx.net import dns as net
 
 STS = '[mta_sts]\nmode = "testing"\n'
 UPDATES = """
@@ -216,8 +220,37 @@ def test_a_zone_whose_secret_is_gone_is_changed_by_hand(
     found = providers(read(UPDATES))
     assert found.by_zone == {}
     assert found.words("example.org").startswith("by hand: ")
-    for told in (found.words("example.org"), found.advice("example.org", ())):
+    gone = (Record("example.org", "MX", "20 mx2.example.org"),)
+    change = Change("example.org", "MX", Stage.EXCHANGERS, None, gone, 300, "mx2")
+    for told in (found.words("example.org"), found.advice(change)):
         assert why in told
+
+
+def test_an_update_names_a_text_as_the_server_has_it(
+    server: NameServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record is deleted by its very strings (RFC 2136, 3.4.2.4), and all else stays."""
+    texts = server.zones[0].find_rdataset("_smtp._tls.example.org.", "TXT", create=True)
+    for each in ('"v=TLSRPTv1;" " rua=mailto:old@example.org"', '"some" "thing else"'):
+        texts.add(dns.rdata.from_text("IN", "TXT", each), 300)
+    own = read(UPDATES + '[mta_sts]\nreports_to = "tls@example.org"\n')
+    records = wanted(own, Facts())
+    changes = plan(own, records, look_at(names(), questions(own, records)), lambda *_: "")
+    sent: list[dns.message.Message] = []
+
+    def exchange(update: dns.message.Message, *_: object) -> dns.message.Message:
+        sent.append(update)
+        return dns.message.make_response(update)
+
+    monkeypatch.setattr(net, "addresses", lambda _: ["127.0.0.1"])
+    monkeypatch.setattr(net, "exchange", exchange)
+    assert own.dns.rfc2136
+    updates = Updates(own.dns.rfc2136, "c2VjcmV0")
+    updates.apply("example.org", [each for each in changes if each.what == "TLS reports"])
+    assert [each.to_text() for each in sent[0].sections[2]] == [
+        '_smtp._tls.example.org. 0 NONE TXT "v=TLSRPTv1;" " rua=mailto:old@example.org"',
+        '_smtp._tls.example.org. 300 IN TXT "v=TLSRPTv1; rua=mailto:tls@example.org"',
+    ]
 
 
 def test_what_terraform_is_told() -> None:
@@ -227,7 +260,7 @@ def test_what_terraform_is_told() -> None:
 
     def advice(stage: Stage, put: Record | None, *gone: Record) -> str:
         change = Change("example.org", "MX", stage, put, gone, 300, "mx2")
-        return providers(read(CLOUDFLARE)).advice("example.org", [change])
+        return providers(read(CLOUDFLARE)).advice(change)
 
     apply = "`backup-mx build`, and `terraform apply` in terraform/cloudflare, are to make"
     assert advice(Stage.EXCHANGERS, new, old) == apply
@@ -235,3 +268,18 @@ def test_what_terraform_is_told() -> None:
         f'with `publish = "address"` in [dns.cloudflare], which withdraws every relay, {apply}'
     )
     assert advice(Stage.NAMES, None, name) == f"without [relay.mx2] in the config, {apply}"
+    assert advice(Stage.NAMES, replace(name, data="203.0.113.21"), name) == apply
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        Record("_smtp._tls.example.org", "TXT", "v=TLSRPTv1; rua=mailto:tls@example.org"),
+        Record("_25._tcp.mx2.example.org", "TLSA", "3 1 1 " + "ab" * 32),
+        Record("mta-sts.example.org", "A", "203.0.113.20"),
+    ],
+)
+def test_what_terraform_does_not_make_is_made_by_hand(record: Record) -> None:
+    """Its module has the relays' addresses and the MX records: whoever waits for more waits."""
+    change = Change("example.org", "", Stage.REST, record, (), 300)
+    assert providers(read(CLOUDFLARE)).advice(change) == "you are to make"

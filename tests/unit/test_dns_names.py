@@ -93,6 +93,14 @@ def test_a_server_answers_for_itself(names: Names) -> None:
     assert names.ask(HERE, "example.com", "MX").rcode == "REFUSED"
 
 
+def test_a_text_is_told_as_it_is_cut(names: Names) -> None:
+    """Also how its strings are cut: nobody else knows how to name it when it is to go."""
+    found = names.ask(HERE, "example.org", "TXT")
+    assert found.records == ("v=spf1 mx -all",)
+    assert found.strings == {"v=spf1 mx -all": '"v=spf1 " "mx -all"'}
+    assert names.ask(HERE, "mx2.example.org", "A").strings == {}
+
+
 def test_a_server_that_does_not_answer_for_the_zone(names: Names, server: NameServer) -> None:
     """A lame delegation is seen: it answers, but not for the zone."""
 

@@ -79,6 +79,11 @@ def planned(
     return plan(read, records, there, lambda *asked: (lacking or {}).get(asked, ""))
 
 
+def everything(more: str, there: set[Record]) -> dict[Question, Seen]:
+    """Return the world that a config with these options asks for, which has these records."""
+    return world(questions(read(more), wanted(read(more), Facts())), there)
+
+
 def written(changes: tuple[Change, ...]) -> list[str]:
     return list(lines(changes))
 
@@ -272,12 +277,45 @@ def test_another_address_of_a_relay_is_told() -> None:
 
 
 def test_terraform_keeps_its_own_counsel() -> None:
-    """At Cloudflare without a token, MX records are wanted when [dns.cloudflare] says so."""
+    """At Cloudflare without a token, MX records wait until [dns.cloudflare] says so: it is told."""
+
+    def waits(more: str) -> set[str]:
+        changes = planned(read(zones + more), {A, AAAA, PRIMARY})
+        return {each.waits for each in changes if each.what == "MX"}
+
     zones = '[dns.cloudflare]\nzones = { "example.org" = "023e105f4ecef8ad9ca31a8372d0c353" }\n'
-    assert not [each for each in wanted(read(zones), Facts()) if each.what == "MX"]
-    assert [each for each in wanted(read(f'{zones}publish = "mx"\n'), Facts()) if each.what == "MX"]
-    token = zones + 'token = { env = "TOKEN" }\n'
-    assert [each for each in wanted(read(token), Facts()) if each.what == "MX"]
+    (why,) = waits("")
+    assert why.startswith('`publish = "address"` in [dns.cloudflare] leaves it out: once ')
+    assert waits('publish = "mx"\n') == waits('token = { env = "TOKEN" }\n') == {""}
+    unproven = planned(read(zones), ALL - {MX2}, lacking={("mx2", "MX"): "names: no"})
+    assert [each.waits for each in unproven] == ["names: no"]
+    found = judge(read(zones), wanted(read(zones), Facts()), everything(zones, ALL - {MX2}))
+    assert [(each.saw, each.do) for each in found if each.verdict != "pass"] == [
+        ("example.org MX 20 mx2.example.org: not published", why)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("zones", "verdict"),
+    [
+        ('zones = { "example.net" = "023e105f4ecef8ad9ca31a8372d0c353" }', "fail"),
+        ('zones = { "example.net" = "023e105f4ecef8ad9ca31a8372d0c353" }\ntoken.env = "T"', "warn"),
+        (
+            'zones = { "example.org" = "023e105f4ecef8ad9ca31a8372d0c353",'
+            ' "example.net" = "123e105f4ecef8ad9ca31a8372d0c353" }',
+            "warn",
+        ),
+    ],
+)
+def test_terraform_makes_no_exchanger_of_a_name_that_it_does_not_see(
+    zones: str, verdict: str
+) -> None:
+    """It puts MX records last of its own, and knows nothing of another zone: the gate has to."""
+    more = f'[domain."example.net"]\n[dns.cloudflare]\n{zones}\n'
+    records = wanted(read(more), Facts())
+    found = judge(read(more), records, everything(more, {PRIMARY}), missing="warn")
+    assert {each.verdict for each in found if each.gate == "address"} == {verdict}
+    assert {each.verdict for each in found if "20 mx2" in each.saw} == {"warn"}
 
 
 def test_withdrawing_takes_every_mx_of_the_relay() -> None:
@@ -297,8 +335,21 @@ def test_withdrawing_the_name_comes_after_the_exchanger() -> None:
     read_ = read(STS)
     host = Record("mta-sts.example.org", "A", "203.0.113.20")
     asked = [("example.org", "MX"), *own_names(read_, read_.relays["mx2"])]
-    changes = withdrawal(read_, read_.relays["mx2"], world(asked, ALL | {host}), address_too=True)
+    there = ALL | {host}
+    changes = withdrawal(read_, read_.relays["mx2"], world(asked, there), address_too=True)
     assert [each.gone for each in changes] == [(MX2,), (A,), (host,)]
+    why = (
+        "an MX record leads there yet: when it is gone, wait for its TTL, which is 3600 seconds,"
+        " and run this again"
+    )
+    assert [each.waits for each in changes] == ["", why, why]
+    one = world(asked, there - {MX2}, there)
+    assert [
+        each.waits for each in withdrawal(read_, read_.relays["mx2"], one, address_too=True)
+    ] == ["", why, why]
+    later = world(asked, there - {MX2})
+    changes = withdrawal(read_, read_.relays["mx2"], later, address_too=True)
+    assert [(each.gone, each.waits) for each in changes] == [((A,), ""), ((host,), "")]
 
 
 def test_withdrawing_goes_by_the_config_where_nobody_answers() -> None:
@@ -312,12 +363,11 @@ def test_withdrawing_goes_by_the_config_where_nobody_answers() -> None:
 
 @pytest.mark.parametrize("silent", [("example.org", "MX"), ("mx2.example.org", "AAAA")])
 def test_a_name_stays_while_a_server_is_silent(silent: Question) -> None:
-    """It may have an MX record that leads there; that of the others goes all the same."""
+    """It may have an MX record that leads there."""
     read_ = read()
-    there = world([("example.org", "MX"), *own_names(read_, read_.relays["mx2"])], ALL)
+    there = world([("example.org", "MX"), *own_names(read_, read_.relays["mx2"])], ALL - {MX2})
     there[silent] = unheard(there[silent])
-    exchangers, name = withdrawal(read_, read_.relays["mx2"], there, address_too=True)
-    assert (exchangers.gone, exchangers.waits) == ((MX2,), "")
+    (name,) = withdrawal(read_, read_.relays["mx2"], there, address_too=True)
     assert name.waits == "something may lead there yet that cannot be seen: ns3 is silent"
 
 
@@ -402,6 +452,13 @@ def test_texts_in_a_zone_file() -> None:
     assert Record("a", "TXT", 'say "ü\\"').text == '"say \\"\\195\\188\\\\\\""'
     assert Record("a", "TXT", "x" * 300).text == f'"{"x" * 255}" "{"x" * 45}"'
     assert Record("a", "MX", "0 .").text == "0 ."
+
+
+def test_a_text_goes_as_it_is_cut() -> None:
+    """Readers do not care how; a name server that is to take it away does."""
+    cut = Record("a", "TXT", "v=TLSRPTv1; x", '"v=TLSRPTv1;" " x"')
+    assert cut.line() == 'a. 300 IN TXT "v=TLSRPTv1;" " x"'
+    assert cut == Record("a", "TXT", "v=TLSRPTv1; x")
 
 
 def test_only_the_same_sort_of_text_goes() -> None:

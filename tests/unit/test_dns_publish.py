@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import click
 import dns.flags
@@ -19,7 +20,7 @@ from nameservers import CONFIG, NameServer, add, names, standing
 
 from backup_mx import config, evidence
 from backup_mx.cli import dns as verbs
-from backup_mx.dns import facts, publish
+from backup_mx.dns import facts, providers, publish
 from backup_mx.dns.plan import Change, plan, questions
 from backup_mx.dns.provider import Room
 from backup_mx.dns.providers import Providers
@@ -241,12 +242,42 @@ def test_publish_asks_first(folder: Path) -> None:
     assert "nobody is there to ask; --yes answers it" in said.stderr
 
 
+@pytest.mark.parametrize("verb", ["publish", "withdraw"])
+def test_nobody_is_asked_about_what_is_not_shown(
+    folder: Path, server: NameServer, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """With --json a terminal shows nothing that one could agree to."""
+    prove(folder)
+    if verb == "withdraw":
+        add(server, Record("example.org", "MX", "20 mx2.example.org"))
+    with pytest.raises(click.UsageError, match="--json shows nobody what they would agree to"):
+        answered(monkeypatch, lambda: pytest.fail("it asks"), verb, "--json")
+
+
+def test_a_plan_goes_by_one_state_of_the_evidence(
+    folder: Path, server: NameServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gates may write it meanwhile; the address would go by the old one, the MX by the new."""
+    assert server
+    prove(folder, "fail")
+    lacking = evidence.lacking
+
+    def and_then(*asked: Any) -> str:  # noqa: ANN401  whatever the verb asks
+        why = lacking(*asked)
+        prove(folder)
+        return why
+
+    monkeypatch.setattr(evidence, "lacking", and_then)
+    told = json.loads(ran("plan", "--json").stdout)["changes"]
+    assert [each["waits"] for each in told] == ["inbound: port 25 was looked at"] * 2
+
+
 def answered(
     monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], object], *words: str
 ) -> object:
     """Run a verb, and answer yes to what it asks, after what happens meanwhile."""
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
-    monkeypatch.setattr(click, "confirm", lambda *_, **__: meanwhile())
+    monkeypatch.setattr(click, "confirm", lambda *_, **__: meanwhile() or True)
     return verbs.dns.main([*words, "--wait", "1s"], standalone_mode=False)
 
 
@@ -390,6 +421,25 @@ def test_withdraw_where_nobody_answers(
         ["example.org. 300 IN MX 20 mx2.example.org."]
     ]
     assert {each["verdict"] for each in told["outcome"]} == {"unknown"}
+
+
+def test_a_name_is_withdrawn_in_a_later_run(
+    folder: Path, server: NameServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Senders that still have the MX record would look up a name that is gone."""
+    assert folder
+    add(server, Record("mx2.example.org", "A", "203.0.113.20"))
+    add(server, Record("example.org", "MX", "20 mx2.example.org"))
+    among = Providers(config.load(folder / "backup-mx.toml"), {"example.org": Provider(server)})
+    monkeypatch.setattr(providers, "providers", lambda _: among)
+    said = ran("withdraw", "--address", "--yes", "--wait", "1s")
+    assert ";   waits: an MX record leads there yet: when it is gone, wait" in said.stdout
+    assert "example.org MX 20 mx2.example.org: gone from 1 servers" in said.stdout
+    assert said.stdout.endswith("Not taken away: mx2.example.org A.\n")
+    assert said.exit_code == 1
+    said = ran("withdraw", "--address", "--yes", "--wait", "1s")
+    assert "mx2.example.org A 203.0.113.20: gone from 1 servers" in said.stdout
+    assert said.exit_code == 0
 
 
 def test_withdraw_needs_no_proof(folder: Path, server: NameServer) -> None:

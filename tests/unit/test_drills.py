@@ -17,11 +17,13 @@ from backup_mx.lab.drills import outage as outages
 from backup_mx.lab.drills import watch as watching
 from backup_mx.lab.drills.agent import Agent
 from backup_mx.lab.drills.outage import Outage
+from backup_mx.lab.drills.refusal import STAGES, Refusal
 from backup_mx.lab.drills.watch import Watch
 from backup_mx.lab.host import wait_for
 from backup_mx.lab.stations import RelayQueue
 from backup_mx.lab.timeline import Timeline
 from backup_mx.lab.world import World
+from backup_mx.relay.queue.postfix import Message, Recipient
 
 ROOT = Path(__file__).parents[2]
 GO_LIVE = ROOT / "src/backup_mx/lab/drills/go_live.py"
@@ -218,3 +220,20 @@ def test_a_drain_that_nobody_measured_fails_the_drill(outage: Pretended) -> None
     with pytest.raises(LabError, match="is not measured: no good answer was seen"):
         outage.drain()
     assert "first_delivery_s" not in outage.figures
+
+
+def test_a_refusal_is_judged_by_the_listing_that_told_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a moment later, when Postfix tries again, it would lack a message and a reason."""
+    stage = STAGES[0]
+    told, tried = (
+        Message(queue, "4ZzZzZ0001", 0, 1, "", (Recipient("alice@example.org", reason),))
+        for queue, reason in (("deferred", f"host said: {stage.words}"), ("active", ""))
+    )
+    listings = iter([[tried, tried], [told], [told, told], [tried]])
+    monkeypatch.setattr(RelayQueue, "messages", lambda _: next(listings))
+    monkeypatch.setattr(RelayQueue, "flush", lambda _: None)
+    drill = Refusal(World("nolab"), Timeline(time.monotonic), 2)
+    assert drill.until_told(stage) == ([told, told], [])
+    assert list(listings) == [[tried]]

@@ -154,6 +154,16 @@ def test_any_option_changes_the_hash() -> None:
     assert plain != config_hash(parse(FIVE_LINES + '[queue]\nretention = "20d"\n', "test"))
 
 
+def test_what_the_evidence_allows_does_not_void_it() -> None:
+    """To let Terraform make the MX records comes after the proof; its other options do count."""
+
+    def digest(more: str) -> str:
+        zones = '[dns.cloudflare]\nzones = { "example.org" = "023e105f4ecef8ad9ca31a8372d0c353" }\n'
+        return config_hash(parse(f"{FIVE_LINES}{zones}{more}\n", "test"))
+
+    assert digest('publish = "mx"') == digest("") != digest("record_limit = 100")
+
+
 def test_the_hash_follows_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It says where one is kept, and is the same whatever is kept there, or nothing."""
     monkeypatch.chdir(tmp_path)

@@ -16,6 +16,7 @@ import click
 import pytest
 
 from backup_mx import evidence
+from backup_mx.cli import gate as cli_gate
 from backup_mx.cli.gate import gate, site_of
 from backup_mx.cloud import check as cloud_check
 from backup_mx.cloud import oracle
@@ -198,6 +199,71 @@ def test_a_relay_that_is_not_there() -> None:
     """It says which there are."""
     with pytest.raises(click.UsageError, match="the config has mx2"):
         gate.main(["run", "--relay", "mx9"], standalone_mode=False)
+
+
+MX3 = '[relay.mx3]\nhostname = "mx3.example.org"\naddress = "203.0.113.30"\n'
+
+
+@pytest.fixture
+def pair(place: Place) -> Place:
+    """The place, with a second relay in its config."""
+    with (place.folder / "backup-mx.toml").open("a") as file:
+        file.write(MX3)
+    return place
+
+
+def test_the_relay_that_is_looked_from_is_left_out(
+    pair: Place, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It cannot look at itself; that is said, and the others are looked at."""
+    with pytest.raises(SystemExit) as ended:
+        gate.main(["run", "size", "--outside", "mx3"], standalone_mode=False)
+    said = capfd.readouterr()
+    assert (ended.value.code, "mx2, version" in said.out, "mx3, version" in said.out) == (
+        0, True, False,
+    )  # fmt: skip
+    assert "mx3 is where it is looked from: its own gates are left out" in said.err
+    assert list(json.loads(pair.run("run", "size", "--outside", "mx3", "--json")[1])) == ["mx2"]
+    assert list(json.loads(pair.run("run", "size", "--json")[1])) == ["mx2", "mx3"]
+
+
+@pytest.mark.usefixtures("pair")
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--relay", "mx3", "--outside", "mx3"), "mx3 cannot look at itself from outside"),
+        (("--outside", "'"), "no command: No closing quotation"),
+    ],
+)
+def test_a_place_from_which_nothing_can_be_seen(arguments: tuple[str, ...], words: str) -> None:
+    """A usage error, before anybody is asked anything."""
+    with pytest.raises(click.UsageError, match=words):
+        gate.main(["run", "size", *arguments], standalone_mode=False)
+
+
+@pytest.mark.usefixtures("place")
+def test_the_only_relay_cannot_be_looked_at_from_itself() -> None:
+    """There is nothing left to be looked at then."""
+    with pytest.raises(click.UsageError, match="mx2 cannot look at itself from outside"):
+        gate.main(["run", "size", "--outside", "mx2"], standalone_mode=False)
+
+
+def test_each_relay_is_told_of_as_soon_as_it_was_looked_at(
+    pair: Place, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What was found of the first stands there, whatever becomes of the second."""
+    whole = cli_gate.site_of
+
+    def site(config: Config, name: str, *more: object) -> object:
+        if name == "mx3":
+            raise BackupMxError("the second one")
+        return whole(config, name, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(cli_gate, "site_of", site)
+    with pytest.raises(BackupMxError, match="the second one"):
+        gate.main(["run", "size"], standalone_mode=False)
+    assert capfd.readouterr().out.startswith("mx2, version ")
+    assert pair.config().relays.keys() == {"mx2", "mx3"}
 
 
 # ── Gates whose facts are not the relay's ─────────────────────────────────────────────────────────

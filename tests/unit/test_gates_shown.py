@@ -21,6 +21,7 @@ from backup_mx.net.dns import Names
 
 DATA = Path(__file__).parents[1] / "data"
 NAME = "mx2.example.org"
+PINNED = "mail.example.org"
 
 
 def looked(port: int, ca: str = "") -> dict[str, Any]:
@@ -72,7 +73,13 @@ class Zones(Names):
     """What DNS has; whatever is not there is not there."""
 
     def lookup(self, name: str, kind: str) -> tuple[str, ...]:
-        return RECORDS.get((name, kind), ())
+        return RECORDS.get((name.rstrip("."), kind), ())
+
+
+def site() -> Site:
+    """Return a relay of five lines, in a world that is these zones."""
+    config = parse((DATA / "config/five-lines.toml").read_text(), "test")
+    return Site(config, config.relays["mx2"], None, None, Zones(), DATA, None, print)  # type: ignore[arg-type]
 
 
 RECORDS = {
@@ -85,6 +92,8 @@ RECORDS = {
 def test_a_mail_exchanger_that_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is a warning, and unknown where a TLSA record has senders insist on what it shows."""
     asked: list[str] = []
+    for kind in ("SOA", "DNSKEY", "DS"):
+        monkeypatch.setitem(RECORDS, ("example.org", kind), ("it has",))
 
     def seen(_view: object, _config: object, servers: dict[str, str]) -> dict[str, Any]:
         asked.extend(servers)
@@ -92,15 +101,48 @@ def test_a_mail_exchanger_that_shows_nothing(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(certificate, "seen", seen)
     monkeypatch.setattr(names, "_records", lambda *_: iter(()))
-    config = parse((DATA / "config/five-lines.toml").read_text(), "test")
-    site = Site(config, config.relays["mx2"], None, None, Zones(), DATA, None, print)  # type: ignore[arg-type]
-    found = {each.saw: each.verdict for each in names.judge(site) if each.gate == "certificates"}
+    found = {each.saw: each.verdict for each in names.judge(site()) if each.gate == "certificates"}
     assert asked == ["mail.example.org", "mx2.example.org"]
     assert found == {
         "mail.example.org, which has TLSA records, could not be looked at: timed out": "unknown",
         "mx2.example.org could not be looked at: timed out": "warn",
         "gone.example.org could not be looked at: its address is not to be found": "warn",
     }
+
+
+def alone(monkeypatch: pytest.MonkeyPatch, seen: dict[str, Any], *above: str) -> None:
+    """Let the gate judge TLSA alone: each host shows that, the zone has these records for it."""
+    for kind in ("SOA", *above):
+        monkeypatch.setitem(RECORDS, ("example.org", kind), ("it has",))
+    monkeypatch.setattr(names, "_shown", lambda *_: dict.fromkeys([NAME, PINNED], seen))
+    monkeypatch.setattr(names, "_certificate", lambda _: None)
+    for part in ("_records", "_policy"):
+        monkeypatch.setattr(names, part, lambda *_: iter(()))
+
+
+def test_tlsa_records_of_a_signed_zone_are_insisted_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that names another key is why senders wait."""
+    der = der_of(smtpd.certificate(tmp_path, PINNED))
+    alone(monkeypatch, {"der": base64.b64encode(der)}, "DNSKEY", "DS")
+    (found,) = names.judge(site())
+    assert (found.gate, found.verdict) == ("TLSA", "fail")
+
+
+@pytest.mark.parametrize("seen", [{"error": "timed out"}, {"der": base64.b64encode(b"0\0")}])
+@pytest.mark.parametrize("above", [("DNSKEY",), ("DS",), ()])
+def test_tlsa_records_of_an_unsigned_zone_count_for_nothing(
+    monkeypatch: pytest.MonkeyPatch, above: tuple[str, ...], seen: dict[str, Any]
+) -> None:
+    """Senders heed none that is not secure (RFC 7672, section 2.2), so none is in the way."""
+    alone(monkeypatch, seen, *above)
+    found = [each for each in names.judge(site()) if PINNED in each.saw]
+    assert {each.verdict for each in found} == {"warn"}
+    assert (
+        found[0].saw
+        == f"{PINNED} has TLSA records in a zone that is not signed: no sender heeds them"
+    )
 
 
 @pytest.mark.parametrize(("pause", "words"), [(0.0, "too long"), (0.05, "timed out")])

@@ -58,6 +58,9 @@ class Recorder(Postfix):
     def domains(self) -> list[str]:
         raise MachineError("no postconf here")
 
+    def minfree(self) -> int:
+        return 0
+
     def lifetime(self) -> int:
         return 8_640_000
 

@@ -20,9 +20,9 @@ ALLOWED: dict[str, set[str]] = {
     "config/secret": {"errors"},
     "config/checks": set(),
     "config/values": {"config/checks", "config/secret", "errors"},
-    "config/values_cloud": {"config/checks", "config/values", "errors"},
+    "config/values_cloud": {"config/checks", "config/values"},
     "config/options_cloud": {"config/checks", "config/values", "config/values_cloud"},
-    "config/values_live": {"config/checks", "config/values", "errors"},
+    "config/values_live": {"config/checks", "config/values"},
     "config/options_live": {"config/checks", "config/values", "config/values_live"},
     "config/options": {
         "config/checks",
@@ -33,8 +33,20 @@ ALLOWED: dict[str, set[str]] = {
     "config/known": set(),
     "config/conflicts": {"config/known", "errors"},
     "config/mistakes": {"config/checks", "config/conflicts", "config/values", "errors"},
+    "config/files": {
+        "config/checks",
+        "config/conflicts",
+        "config/mistakes",
+        "config/options",
+        "config/secret",
+        "config/values",
+        "errors",
+        "relay",
+    },
     "config": {
         "config/checks",
+        "config/conflicts",
+        "config/files",
         "config/mistakes",
         "config/options",
         "config/options_cloud",
@@ -46,6 +58,7 @@ ALLOWED: dict[str, set[str]] = {
     "relay": {"errors", "net"},
     "machine": {
         "config",
+        "config/files",
         "config/known",
         "config/options",
         "config/options_cloud",
@@ -148,6 +161,7 @@ NEAR = {
     "relay/operator/imports.py": "the machine's own Postfix",
     "relay/root/acme.py": "has the machine's own resolver look a name up",
     "relay/root/client.py": "the helper, at a UNIX socket",
+    "relay/root/postlog.py": "Postfix's logger, at a UNIX socket",
     "relay/tasks/policyhosts.py": "the machine's own port, on 127.0.0.1",
     "relay/tasks/systemd.py": "systemd, at a UNIX socket",
 }

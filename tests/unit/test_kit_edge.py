@@ -70,6 +70,25 @@ def test_nftables_translates_for_the_relays_only() -> None:
     assert not [line for line in lines if "drop" in line]
 
 
+@pytest.mark.parametrize(
+    ("name", "file", "expected"),
+    [
+        (
+            "plain",
+            NFT,
+            "ip saddr { 203.0.113.20, 203.0.113.21 } fib daddr type local tcp dport 2526"
+            " dnat ip to 10.0.10.1:2526",
+        ),
+        ("tunnel", "README.md", "ip saddr 203.0.113.20 udp dport 51820 accept"),
+    ],
+)
+def test_nftables_without_an_interface_asks_for_none(name: str, file: str, expected: str) -> None:
+    """Nobody knows what this router calls its outer side: a wrong name would never match."""
+    made = kit(config(name, ('interface = "eth0"\n', "")), "nftables")
+    assert expected in made[file].splitlines() or expected in rules(made[file])
+    assert not [each for each, text in made.items() if "iifname" in text or "None" in text]
+
+
 def test_nftables_speaks_ipv6() -> None:
     """Relays with IPv6 addresses are translated to an IPv6 address in brackets."""
     six = config(

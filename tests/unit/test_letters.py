@@ -251,5 +251,5 @@ def test_a_relay_that_answers_nonsense_to_an_import(tmp_path: Path, said: str) -
     box = Inbox(tmp_path, wanted={ID})
     for line in lines_of(LETTER):
         box.take(line)
-    with pytest.raises(MachineError, match="importing failed: no answer"):
-        letters.put_back(Answering(said), tmp_path, {ID}, lambda _: None)
+    with pytest.raises(MachineError, match="did not answer as it should"):
+        letters.put_back(Answering(said), letters.whole(tmp_path).values(), lambda _: None)

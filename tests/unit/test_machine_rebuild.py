@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import signal
 import sys
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from rebuilds import CERTIFICATE, FakeRelay, facts, hurried, ids, later, snapshot
+from rebuilds import CERTIFICATE, FakeRelay, exported, facts, hurried, ids, later, snapshot
 
 from backup_mx.config import Config, parse
 from backup_mx.errors import HostError, MachineError, UnreachableError
@@ -22,7 +21,7 @@ from backup_mx.machine.providers import Command, Terraform, command
 from backup_mx.machine.rebuild import Rebuild
 from backup_mx.machine.ship import Answer
 from backup_mx.relay.operator import parcel
-from backup_mx.relay.operator.parcel import Letter, To
+from backup_mx.relay.operator.parcel import Letter
 from backup_mx.relay.state import Sums
 
 BASE = """
@@ -43,29 +42,6 @@ def config(*, volume: bool = True) -> Config:
 def job(relay: FakeRelay, *, volume: bool = True, exported: Path | None = None) -> Rebuild:
     said: list[str] = []
     return Rebuild(config(volume=volume), "mx2", relay, said.append, exported, hurried())
-
-
-def exported(folder: Path, queue_ids: list[str]) -> Path:
-    """Write what export writes, one message for each ID."""
-    body = b"Subject: hello\r\n\r\nhello\r\n"
-    for each in queue_ids:
-        (folder / f"{each}.eml").write_bytes(body)
-        letter = Letter(
-            format=parcel.FORMAT,
-            relay="mx2.example.org",
-            ids=(each,),
-            sender="a@example.net",
-            recipients=(To("alice@example.org"),),
-            accepted=1_700_000_000,
-            held=False,
-            size=len(body),
-            sha256=hashlib.sha256(body).hexdigest(),
-            smtputf8=False,
-            eightbit=False,
-            attributes={},
-        )
-        parcel.write(folder, letter)
-    return folder
 
 
 # ── The plan ──────────────────────────────────────────────────────────────────────────────────────
@@ -341,10 +317,19 @@ def test_what_was_exported_comes_back(tmp_path: Path, monkeypatch: pytest.Monkey
         now.facts["queue"] = {}
         now.busy = {"4Bmx000001z1"}
 
+    hashed: list[Path] = []
+    check = parcel.check
+
+    def checked(file: Path, letter: Letter) -> None:
+        hashed.append(file)
+        check(file, letter)
+
+    monkeypatch.setattr(parcel, "check", checked)
     relay.after = emptied
     findings = work.finish(work.replace(work.planned(relay), relay, lambda _: None))
     assert relay.done == ["stop", "mask", "replace", "deploy", "import 2", "import 1"]
     assert "3 of 3 messages are there, 3 of them put back" in [each.saw for each in findings]
+    assert len(hashed) == 4  # each once: it may be gigabytes
 
 
 TAILNET = """
@@ -687,8 +672,8 @@ def test_the_probe_reads_keys_and_times() -> None:
     key = "AAAAC3NzaC1lZDI1NTE5AAAAIFDYWOCYXsx/YEGKrwzFq1h/QsJXCohAlanozKzQ9lRc"
     scanned = f"# 127.0.0.1:22 SSH-2.0-OpenSSH\n127.0.0.1 ssh-ed25519 {key}\n"
     assert probe.fingerprints(scanned) == [FINGERPRINT]
-    assert probe.moment("Jan  2 03:04:05 2030") == 1_893_553_445.0
-    assert probe.moment("") == 0.0
+    assert probe.read_time("Jan  2 03:04:05 2030") == 1_893_553_445.0
+    assert probe.read_time("") == 0.0
 
 
 FINGERPRINT = "SHA256:YANHjSHXMTWSv+5JfeMhXmPF8Tfp3Xt4i96fDjTWZbU"
@@ -704,5 +689,5 @@ def test_a_message_that_is_refused_is_told(tmp_path: Path) -> None:
 
     told: list[str] = []
     folder = exported(tmp_path, list(ids(1)))
-    assert letters.put_back(Full(), folder, ids(1).keys(), told.append) == []
+    assert letters.put_back(Full(), letters.whole(folder).values(), told.append) == []
     assert told == ["4Ba was not put back: 452 full"]

@@ -179,6 +179,21 @@ def test_what_would_change_is_not_waited_for_without_an_end(
         deploy(Hangs(), b"", print, diff=True)
 
 
+def test_what_ssh_says_is_written_in_lines() -> None:
+    """It ends its own with CR LF, which is no part of what it says."""
+    answer = Answer(255, "", "x: Permission denied.\r\nbackup-mx: first\nbackup-mx: second\r\n")
+    assert answer.words == "x: Permission denied.\nbackup-mx: first\nbackup-mx: second"
+    assert answer.said == "x: Permission denied.\nfirst\nsecond"
+
+
+@pytest.mark.parametrize("said", ["", "[]", "[" * 200_000, '{"a": 1', "5"])
+def test_what_is_no_object_tells_no_facts(said: str) -> None:
+    """Whatever a machine says instead, it is one message."""
+    assert ship.facts('{"a": [1]}') == {"a": [1]}
+    with pytest.raises(MachineError, match="answered no facts"):
+        ship.facts(said)
+
+
 def test_a_host_without_ssh() -> None:
     """The program that is missing here is named."""
     with pytest.raises(HostError, match="no-such-ssh is not installed on this host"):

@@ -11,7 +11,6 @@ import pytest
 from click.testing import CliRunner, Result
 
 from backup_mx.cli import monitoring
-from backup_mx.errors import BackupMxError
 from backup_mx.gates import alarms
 from backup_mx.monitoring import runbook
 from backup_mx.monitoring.runbook import Page
@@ -140,7 +139,7 @@ def test_a_page_is_found(asked: str, found: str) -> None:
 )
 def test_a_page_that_is_not_there(asked: str, said: str) -> None:
     """What comes near is named."""
-    with pytest.raises(BackupMxError, match=f'there is no alarm "{asked}"') as error:
+    with pytest.raises(LookupError, match=f'there is no alarm "{asked}"') as error:
         runbook.find(runbook.parsed(TEXT), asked)
     assert said in str(error.value)
 
@@ -148,6 +147,13 @@ def test_a_page_that_is_not_there(asked: str, said: str) -> None:
 def explain(*argv: str) -> Result:
     """Run the verb."""
     return CliRunner().invoke(monitoring.explain, argv)
+
+
+def test_explain_of_no_alarm_is_wrong_usage() -> None:
+    """Like any other name that is none."""
+    ended = explain("nonsense")
+    assert ended.exit_code == 2
+    assert 'there is no alarm "nonsense": backup-mx explain without a name' in ended.output
 
 
 def test_explain_prints_a_page() -> None:
@@ -167,7 +173,8 @@ def test_explain_lists_all() -> None:
 def test_explain_for_programs() -> None:
     """The same as JSON."""
     said = json.loads(explain("--json", "disk").output)
-    assert [each["alarm"] for each in said] == ["BackupMxDiskFilling", "BackupMxDiskFull"]
+    about = ["BackupMxDiskDamaged", "BackupMxDiskFilling", "BackupMxDiskFull"]
+    assert [each["alarm"] for each in said] == about
 
 
 def test_render_writes_readable_files(tmp_path: Path) -> None:

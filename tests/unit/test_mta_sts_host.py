@@ -213,7 +213,9 @@ def test_who_dawdles_in_the_handshake_is_cut_off(listener: socket.socket, hello:
             with contextlib.suppress(TimeoutError):
                 assert stranger.recv(1) == b""
                 break
-    assert 0.4 < time.monotonic() - start < 3
+        else:
+            pytest.fail("a hundred bytes, each a tenth of a second later, were waited for")
+    assert time.monotonic() - start > 0.4
 
 
 def test_strangers_of_one_network_hold_up_no_other(

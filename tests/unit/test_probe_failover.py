@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import re
 import smtpd
@@ -38,7 +39,8 @@ class World:
     """A relay, its primary and the world around them, as the gate sees them.
 
     state is the primary's, mx what DNS has, deaf whether the relay cannot be reached; each of acts
-    is done at one of the gate's pauses, and changes something.
+    is done at one of the gate's pauses, and changes something. hasty are the queue IDs of messages
+    that leave as soon as they were listed; damaged is why none can be read, "" where all can.
     """
 
     imap: Imap
@@ -56,6 +58,8 @@ class World:
     handed: int = 0
     envelopes: list[tuple[str, bool]] = field(default_factory=list)
     submitted: int = 0
+    hasty: tuple[str, ...] = ()
+    damaged: str = ""
 
     @property
     def site(self) -> Site:
@@ -74,14 +78,26 @@ class World:
 
     def run(self, argv: Sequence[str], *, stdin: bytes = b"", tell: Tell | None = None) -> Answer:
         """Answer as the relay does."""
-        del stdin, tell
+        del tell
         if self.deaf:
             raise UnreachableError("mx2 cannot be reached")
         if "status" in argv:
             return Answer(0, json.dumps(self._status()), "")
+        if "show" in argv:
+            assert argv[1:] == ("show", "--json", "-")
+            return Answer(0, "".join(map(self._shown, stdin.decode().split())), "")
         assert argv[1:] == ("queue", "--json", "--limit", "0", "--search", "probe@example.org")
         one = {"accepted": time.time(), "recipients": [{"address": "…", "reason": "not now"}]}
-        return Answer(0, json.dumps({"messages": [one for _ in self.waiting]}), "")
+        listed = [{"id": f"4F{place}", **one} for place, _ in enumerate(self.waiting)]
+        return Answer(0, json.dumps({"messages": listed}), "")
+
+    def _shown(self, queue_id: str) -> str:
+        """Return a message's line, as `backup-mx show` prints it of one that lies there, or not."""
+        found: dict[str, Any] = {"id": queue_id, "message": None, "error": self.damaged or None}
+        if queue_id not in self.hasty and not self.damaged:
+            headers = self.waiting[int(queue_id[2:])].partition(b"\r\n\r\n")[0]
+            found["message"] = {"headers": headers.decode().replace("\r\n", "\n")}
+        return json.dumps(found) + "\n"
 
     def _status(self) -> dict[str, Any]:
         primary = {"name": "home", "state": self.state, "since": 0.0}
@@ -105,10 +121,10 @@ class World:
     def down(self) -> None:
         self.state = "down"
 
-    def up(self) -> None:
-        """Let the primary come back, and the relay drain."""
+    def up(self, at: float | None = None) -> None:
+        """Let the primary come back, and the relay drain; at is when by the messages' headers."""
         self.state = "up"
-        now = time.strftime("%a, %d %b %Y %H:%M:%S +0000", time.gmtime())
+        now = time.strftime("%a, %d %b %Y %H:%M:%S +0000", time.gmtime(at))
         way = f"Received: by mail.example.org; {now}\r\nReceived: by mx2.example.org; {now}\r\n"
         while self.waiting:
             self.imap.put(self.spoil((self.seen + way).encode() + self.waiting.pop()))
@@ -361,6 +377,60 @@ def test_mail_that_does_not_come_to_the_relay_fails(
     assert not list((world.folder / "build").glob("failover*")), "what is astray stays so"
 
 
+@pytest.mark.parametrize(
+    "field", ["X-Backup-MX-Roundtrip: 6b1f", "X-Backup-MX-Failover: 6b1f.large"]
+)
+def test_other_mail_for_the_mailbox_is_not_the_trials(
+    field: str, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By `probe serve`, or of an earlier trial: it makes no lost message good, nor a drain late."""
+    foreign = f"{field}\r\nSubject: x\r\n\r\n".encode()
+    world.down()
+
+    def swap_one(account: object, sender: str, recipient: str, message: bytes) -> str:
+        World.submit(world, account, sender, recipient, message)
+        if len(world.waiting) == 4:
+            world.waiting[3] = foreign
+        return "taken"
+
+    monkeypatch.setattr(mailbox, "submit", swap_one)
+    (finding,) = world.judged(patience=HASTY)
+    assert (finding.gate, finding.verdict) == ("kept", "fail")
+    assert finding.saw.startswith("3 of 4 messages")
+    world.waiting.clear()
+    monkeypatch.setattr(mailbox, "submit", world.submit)
+
+    def up_and_probed() -> None:
+        world.up()
+        world.waiting.append(foreign)
+
+    assert set(verdicts(world.judged(up_and_probed)).values()) == {"pass"}
+
+
+def test_a_message_that_leaves_while_it_is_listed_is_gone(world: World) -> None:
+    """The relay hands it over between the two questions."""
+    world.down()
+
+    def leave() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        world.judged(leave)
+    world.hasty = ("4F0", "4F1", "4F2", "4F3")
+    world.state = "up"
+    kept, drained = itertools.islice(failover.judge(world.site, SOON, world.pause), 2)
+    assert (kept.verdict, drained.gate, drained.verdict) == ("pass", "drained", "pass")
+
+
+def test_a_message_that_cannot_be_read_is_not_taken_for_gone(world: World) -> None:
+    """Nobody knows whose it is: that is asked again, and at the end unknown."""
+    world.damaged = "the helper does not answer"
+    world.down()
+    with pytest.raises(MachineError, match="4F0 cannot be read: the helper does not answer"):
+        world.judged(patience=HASTY)
+    assert "still trying: 4F0 cannot be read: the helper does not answer" in world.told
+
+
 def test_a_relay_that_does_not_take_a_message_fails(world: World) -> None:
     """With its words."""
     world.mx, world.answer = (), {"code": 554, "text": "5.7.1 Relay access denied"}
@@ -380,6 +450,47 @@ def test_mail_that_stays_on_the_relay_fails(world: World) -> None:
     assert verdicts(findings) == {"kept": "pass", "drained": "fail"}
     assert "4 messages still wait" in findings[-1].saw
     assert findings[-1].saw.endswith("not now")
+
+
+def test_a_drain_that_failed_is_not_gone_on_with(world: World) -> None:
+    """Run again, the gate asks for another outage: the messages of this one came too late."""
+    world.down()
+    findings = world.judged(
+        lambda: setattr(world, "state", "up"), patience=replace(SOON, drain=0.0)
+    )
+    assert verdicts(findings)["drained"] == "fail"
+    assert not list((world.folder / "build").glob("failover*"))
+    world.up()
+    (finding,) = world.judged(patience=HASTY)
+    assert (finding.gate, finding.verdict) == ("failover", "unknown")
+    assert "was not switched off" in finding.saw
+
+
+def test_mail_that_came_home_late_fails_whenever_it_is_looked_for(world: World) -> None:
+    """Its own header says when it came; who left meanwhile and goes on does not make it punctual.
+
+    Nor is what came in time late where nobody has looked for a day.
+    """
+
+    def leave() -> None:
+        raise KeyboardInterrupt
+
+    for arrived, verdict in ((0.0, {"pass"}), (SOON.drain + 60.0, {"pass", "fail"})):
+        world.down()
+        with pytest.raises(KeyboardInterrupt):
+            world.judged(lambda: setattr(world, "state", "up"), leave)
+        (path,) = (world.folder / "build").glob("failover*.json")
+        kept = json.loads(path.read_text())
+        sent = {sort: at - 80_000 for sort, at in kept["sent"].items()}
+        back = kept["back"] - 80_000
+        path.write_text(json.dumps({**kept, "sent": sent, "back": back}))
+        world.up(back + arrived)
+        findings = world.judged()
+        assert set(verdicts(findings).values()) == verdict
+    late = next(each for each in findings if each.gate == "late")
+    assert late.saw == (
+        "home more than 5 s after the primary was back: plain, 8-bit, attachment, large"
+    )
 
 
 def test_mail_that_was_changed_is_seen(world: World) -> None:
@@ -442,14 +553,14 @@ def came(letter: letters.Letter, trip: Trip = HOME) -> Came:
 def test_mail_that_came_twice_is_told() -> None:
     """A warning: nothing is lost."""
     whole = [came(each) for each in LETTERS]
-    found = list(trial.judged(LETTERS, [*whole, whole[0]], by_mx=True))
+    found = list(trial.judged(LETTERS, [*whole, whole[0]], 1.0, by_mx=True))
     assert [(each.gate, each.verdict) for each in found] == [("arrived", "pass"), ("twice", "warn")]
 
 
 def test_mail_that_bears_no_line_of_the_relay_did_not_take_it() -> None:
     """Whatever was seen in its queue."""
-    found = list(trial.judged(LETTERS, [came(each, Trip("direct", 2)) for each in LETTERS],
-                              by_mx=True))  # fmt: skip
+    past = [came(each, Trip("direct", 2)) for each in LETTERS]
+    found = list(trial.judged(LETTERS, past, 1.0, by_mx=True))
     assert [(each.gate, each.verdict) for each in found] == [("arrived", "fail")]
 
 

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from interrupts import Crowd
 
 from backup_mx import config as configs
+from backup_mx.cli.probe import probe as cli
 from backup_mx.config import Config
 from backup_mx.dns.records import Record
 from backup_mx.dns.seen import Said, Seen
@@ -311,6 +313,30 @@ def test_metrics_are_not_asked_for_in_public(place: str, asked: bool) -> None:
     assert [each.name for each in canary.CANARY.targets(config)] == ["mx2.example.org"] * asked
     out = canary.CANARY.left_out(config)
     assert [place in why for why in out] == [True] * (not asked)
+
+
+def test_a_probe_that_is_named_and_has_nothing_to_look_at_is_unknown(
+    load: Callable[[str], Config],
+) -> None:
+    """It passes nothing, and says what the config lacks; who names none has not asked for it."""
+    found = [each.finding for each in table.run(Scene(load("")), ["canary", "roundtrip"])]
+    assert [(each.gate, each.verdict) for each in found] == [
+        ("canary", "unknown"),
+        ("roundtrip", "unknown"),
+    ]
+    assert "[access] metrics_from is empty" in found[0].saw
+    assert "no [roundtrip]" in found[1].saw
+    file = str(load("").folder / "backup-mx.toml")
+    said = CliRunner().invoke(cli, ["run", "roundtrip", "--config", file])
+    assert (said.exit_code, said.stdout.splitlines()[-1]) == (1, "Not in order: roundtrip.")
+
+
+def test_without_a_name_what_has_nothing_to_look_at_is_left_out(
+    load: Callable[[str], Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The canary of a config whose metrics nobody may ask for."""
+    monkeypatch.setattr(table, "QUICK", ("canary",))
+    assert list(table.run(Scene(load("")))) == []
 
 
 def test_what_cannot_be_looked_at_is_unknown(load: Callable[[str], Config]) -> None:

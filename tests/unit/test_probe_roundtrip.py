@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from email import message_from_bytes
 from pathlib import Path
 
 import pytest
@@ -42,14 +43,16 @@ class Internet:
     """What takes the messages that are handed over, and brings them to the mailbox, or not.
 
     way is the Received lines that they get, b"" for none to arrive; kept are those that did not.
-    relay is what it says of each that it keeps; what is no text is raised instead.
+    relay is why it keeps those, "" where it does not; what is no text is raised instead. Somebody
+    else's waits there all the time. brings is what happens while it is asked.
     """
 
     imap: Imap
     config: Config
     way: bytes = DIRECT
     kept: list[bytes] = field(default_factory=list)
-    relay: tuple[str | MachineError, ...] = ()
+    relay: str | MachineError = ""
+    brings: Callable[[], None] = lambda: None
 
     def submit(self, account: Account, sender: str, recipient: str, message: bytes) -> str:
         assert (account.host, account.password) == ("smtp.example.net", "sesame")
@@ -59,13 +62,14 @@ class Internet:
             self.deliver(self.way)
         return "taken"
 
-    def waiting(self, host: SshHost, recipient: str, since: float) -> list[str]:
+    def waiting(self, host: SshHost, recipient: str, since: float, field: str) -> dict[str, str]:
         assert (str(host.target), recipient) == ("root@203.0.113.20:22", "probe@example.org")
         assert time.time() - since < PATIENCE
-        for each in self.relay:
-            if isinstance(each, MachineError):
-                raise each
-        return [str(each) for each in self.relay]
+        if isinstance(self.relay, MachineError):
+            raise self.relay
+        found = [str(message_from_bytes(each)[field]) for each in self.kept if self.relay]
+        self.brings()
+        return {"6b1f": "somebody else's", **dict.fromkeys(found, str(self.relay))}
 
     def deliver(self, way: bytes, late: float = 0.0) -> None:
         now = time.strftime("%a, %d %b %Y %H:%M:%S +0000", time.gmtime(time.time() + late))
@@ -123,7 +127,7 @@ def test_a_message_that_is_nowhere_is_lost(internet: Internet) -> None:
     assert finding.verdict == "fail"
     saw = f"{ended.sent.message_id} is in no folder after 10 min"
     assert (ended.way, finding.saw) == ("lost", f"lost: {saw}, and on no relay")
-    internet.relay = (MachineError("no route to host"),)
+    internet.relay = MachineError("no route to host")
     ended = roundtrip.once(internet.config, quiet, 0.2)
     finding = roundtrip.judged(ended, 600.0)
     assert (ended.way, finding.verdict) == ("missing", "unknown")
@@ -132,12 +136,31 @@ def test_a_message_that_is_nowhere_is_lost(internet: Internet) -> None:
 
 def test_a_message_that_a_relay_keeps_is_not_lost(internet: Internet) -> None:
     """The primary's mailboxes can be read, and its server takes no mail."""
-    internet.way, internet.relay = b"", ("Connection refused",)
+    internet.way, internet.relay = b"", "Connection refused"
     ended = roundtrip.once(internet.config, quiet, 0.2)
     finding = roundtrip.judged(ended, 600.0)
     assert (ended.way, finding.verdict) == ("missing", "warn")
     assert finding.saw.endswith("10 min; the relay mx2 keeps it: Connection refused")
     assert finding.do
+
+
+def test_a_message_that_comes_home_while_the_relays_are_asked_is_not_lost(
+    internet: Internet,
+) -> None:
+    """Neither in the mailbox when that was looked into last, nor on the relay afterwards."""
+    internet.way, internet.brings = b"", lambda: internet.deliver(BY_RELAY, 600.0)
+    ended = roundtrip.once(internet.config, quiet, 0.2)
+    assert (ended.way, ended.missing) == ("relay", False)
+    assert roundtrip.judged(ended, 0.2).saw == "by the relay mx2, 10 minutes late"
+    assert internet.imap.folders["INBOX"] == {}
+
+
+def test_a_mailbox_that_breaks_off_at_the_last_look_has_not_lost_it(internet: Internet) -> None:
+    """Nobody can tell."""
+    internet.way = b""
+    internet.brings = lambda: setattr(internet.imap, "tired", True)
+    ended = roundtrip.once(internet.config, quiet, 0.2)
+    assert (ended.way, roundtrip.judged(ended, 0.2).verdict) == (None, "unknown")
 
 
 def test_a_mailbox_that_cannot_be_reached_does_not_make_a_message_lost(
@@ -217,7 +240,7 @@ def test_what_was_missing_and_comes_later_is_counted_again(
 ) -> None:
     """As what it then is, with the way that it took. No relay is asked: it is a warning."""
     sender, board = messenger
-    internet.way, internet.relay = b"", (MachineError("asked"),)
+    internet.way, internet.relay = b"", MachineError("asked")
     sender.go()
     assert dict(board.counts) == {"missing": 1}
     assert [each.finding.verdict for each in board.readings.values()] == ["warn"]
@@ -409,10 +432,19 @@ def test_the_verb_says_which_way_it_was(internet: Internet) -> None:
     assert (found.exit_code, said["way"], said["seconds"]) == (1, "lost", None)
     found = CliRunner().invoke(probe, ["roundtrip", "-c", file, "--patience", "1s"])
     assert "lost: <" in found.stdout
-    internet.relay = ("Connection refused",)
+    internet.relay = "Connection refused"
     found = CliRunner().invoke(probe, ["roundtrip", "-c", file, "--json", "--patience", "1s"])
     said = json.loads(found.stdout)
     assert (found.exit_code, said["way"], said["relay"]) == (0, "missing", "mx2")
+
+
+def test_without_an_account_the_verb_was_used_wrongly(internet: Internet) -> None:
+    """Nothing is looked at: that is no message that got lost (1), but a config (2)."""
+    file = internet.config.folder / "backup-mx.toml"
+    file.write_text(file.read_text().partition("[roundtrip]")[0])
+    found = CliRunner().invoke(probe, ["roundtrip", "--config", str(file)])
+    assert found.exit_code == 2
+    assert "Error: the config has no [roundtrip]: an account that sends" in found.stderr
 
 
 def test_a_probe_of_another_name_is_asked_back() -> None:
@@ -433,6 +465,8 @@ def test_the_list_says_what_each_looks_at(internet: Internet) -> None:
     Path(file).write_text(text + '[access]\nmetrics_from = ["192.0.2.0/24"]\n')
     found = CliRunner().invoke(probe, ["list", "--config", file])
     assert "way home: nothing\n" in found.stdout
+    assert "metrics_from is empty" not in found.stdout
+    assert "no [roundtrip]" not in found.stdout
     assert "left out: mx2.example.org: metrics_at = 132.145.10.10:9725 is in public" in found.stdout
 
 

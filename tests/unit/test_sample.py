@@ -7,9 +7,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from backup_mx.config import parse, sample
-from backup_mx.config.checks import Options, check_of
+from backup_mx.config.checks import Options, check_of, takes
 from backup_mx.config.options import SECTIONS
 from backup_mx.errors import ConfigError
 
@@ -27,11 +28,18 @@ def test_generated_files_are_fresh(name: str) -> None:
     )
 
 
-def test_write_generated(tmp_path: Path) -> None:
-    """Generating writes both files, making the folders they go to."""
-    sample.write_generated(tmp_path)
-    for name, text in sample.generated().items():
-        assert (tmp_path / name).read_text(encoding="utf-8") == text
+@pytest.mark.parametrize(("model", "key"), OPTIONS)
+def test_a_list_is_called_one(model: type[Options], key: str) -> None:
+    """What an option is said to take is a list where, and only where, a single value is refused."""
+    with pytest.raises(ValidationError) as caught:
+        model.model_validate({key: 5j})
+    kinds = {each["type"] for each in caught.value.errors() if each["loc"] == (key,)}
+    assert takes(model.model_fields[key]).startswith("a list") is ("tuple_type" in kinds)
+
+
+def test_the_reference_is_indented_nowhere() -> None:
+    """What a table is for is prose, whatever Python makes of a docstring: indented, it is code."""
+    assert not re.findall(r"^\s+.*", sample.reference().replace("\n\n", "\n"), re.MULTILINE)
 
 
 def test_example_parses_as_it_stands() -> None:

@@ -46,7 +46,7 @@ class Bare:
         (certificate, NOBODY, {"der"}),
         (probe, 0, {"boot", "left", "settled", "version", "volume", "queue", "certificate",
                     "wireguard", "ssh"}),
-        (inside, [], {"version", "main", "services", "overrides", "guarded", "guard", "agent",
+        (inside, None, {"version", "main", "services", "overrides", "guarded", "guard", "agent",
                       "postfix"}),
     ],
     ids=lambda each: each.__name__ if isinstance(each, ModuleType) else "",

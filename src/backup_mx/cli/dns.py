@@ -14,16 +14,25 @@ import click
 
 from backup_mx.cli.findings import show_findings
 from backup_mx.cli.relays import BUILT, load, relay_named
-from backup_mx.cli.terminal import CONFIG, JSON, RELAY, SSH_CONFIG, progress, say, say_json, seconds
+from backup_mx.cli.terminal import (
+    CONFIG,
+    JSON,
+    RELAY,
+    SSH_CONFIG,
+    agree,
+    progress,
+    say,
+    say_json,
+    seconds,
+)
 from backup_mx.errors import DnsError
 
 if TYPE_CHECKING:
     from backup_mx.config import Config
-    from backup_mx.dns.plan import Change
+    from backup_mx.dns.plan import Change, Lacking
     from backup_mx.dns.providers import Providers
     from backup_mx.dns.seen import Question, World
     from backup_mx.dns.wanted import Facts, Wanted
-    from backup_mx.evidence import Evidence
     from backup_mx.evidence import Record as Kind
     from backup_mx.findings import Finding
     from backup_mx.machine.ship import Host
@@ -83,7 +92,7 @@ def publish(path: Path, ssh_config: Path | None, yes: bool, patience: int, as_js
     changes, findings = desk.planned()
     if not as_json:
         desk.show(changes, findings)
-    outcome = _made(desk, changes, patience, yes=yes, what="Publish this?")
+    outcome = _made(desk, changes, patience, "" if yes else "Publish this?", shown=not as_json)
     waiting = [each for each in changes if each.waits]
     if as_json:
         told = {"changes": [_data(each) for each in changes], "findings": _findings(findings)}
@@ -91,7 +100,7 @@ def publish(path: Path, ssh_config: Path | None, yes: bool, patience: int, as_js
     elif outcome:
         show_findings(outcome)
     if waiting and not as_json:
-        say(f"Not published: {', '.join(' '.join(each.question) for each in waiting)}.")
+        say(f"Not published: {_listed(waiting)}.")
     # No mail waits for the name of an address, which is not among what is published.
     looked = [each for each in findings if each.gate != "PTR"]
     sys.exit(0 if _well([*looked, *outcome]) and not waiting else 1)
@@ -103,7 +112,8 @@ def publish(path: Path, ssh_config: Path | None, yes: bool, patience: int, as_js
 @click.option(
     "--address",
     is_flag=True,
-    help="Take its name away, too. Only when no mail comes any more: see its queue and log.",
+    help="Take its name away, too, once no MX record leads there: when no mail comes any more, see"
+    " its queue and log.",
 )
 @YES
 @WAIT
@@ -120,12 +130,16 @@ def withdraw(
     changes, silent = desk.withdrawal(relay_named(desk.config, relay), address_too=address)
     if not as_json:
         desk.show(changes, silent)
-    outcome = [*silent, *_made(desk, changes, patience, yes=yes, what="Take this away?")]
+    question = "" if yes else "Take this away?"
+    outcome = [*silent, *_made(desk, changes, patience, question, shown=not as_json)]
+    waiting = [each for each in changes if each.waits]
     if as_json:
         say_json({"changes": [_data(each) for each in changes], "outcome": _findings(outcome)})
     elif outcome:
         show_findings(outcome)
-    sys.exit(0 if _well(outcome) else 1)
+    if waiting and not as_json:
+        say(f"Not taken away: {_listed(waiting)}.")
+    sys.exit(0 if _well(outcome) and not waiting else 1)
 
 
 @dns.command()
@@ -203,14 +217,6 @@ class Desk:
 
         return SshHost(self.config.relays[relay].ssh, self.ssh_config)
 
-    @property
-    def _evidence(self) -> dict[str, Evidence]:
-        """What the gates have found, as of now: they may run while a question waits."""
-        from backup_mx import evidence
-        from backup_mx.machine import terraform
-
-        return evidence.read(BUILT / terraform.EVIDENCE)
-
     @cached_property
     def _versions(self) -> dict[str, str]:
         """The version that each relay is to run."""
@@ -219,20 +225,29 @@ class Desk:
         every = self.config.relays
         return {name: bundle.version(bundle.bundle(self.config, name)) for name in every}
 
-    def lacking(self, relay: str, kind: Kind) -> str:
-        """Return "" where the evidence allows a record for a relay, else why not."""
+    def lacking(self) -> Lacking:
+        """Return what tells which records the evidence allows: all of it as it is now.
+
+        The gates may run while a plan is made, or a question waits.
+        """
         from backup_mx import evidence
         from backup_mx.cli.gate import terms_of
+        from backup_mx.machine import terraform
 
-        terms = terms_of(self.config, self._versions[relay])
-        return evidence.lacking(self._evidence.get(relay), terms, kind, datetime.now(UTC))
+        known, now = evidence.read(BUILT / terraform.EVIDENCE), datetime.now(UTC)
+
+        def why(relay: str, kind: Kind) -> str:
+            terms = terms_of(self.config, self._versions[relay])
+            return evidence.lacking(known.get(relay), terms, kind, now)
+
+        return why
 
     def planned(self) -> tuple[tuple[Change, ...], list[Finding]]:
         """Return the changes, and what is to be said beside them."""
         from backup_mx.dns.plan import plan
         from backup_mx.dns.publish import with_room
 
-        changes = plan(self.config, self.wanted, self.world, self.lacking)
+        changes = plan(self.config, self.wanted, self.world, self.lacking())
         changes, findings = with_room(self.providers, changes)
         return changes, [*findings, *self._beside()]
 
@@ -246,7 +261,7 @@ class Desk:
         meant = {each.put for each in changes if each.put and not each.waits}
         if not meant:
             return
-        for each in plan(self.config, self.wanted, self.world, self.lacking):
+        for each in plan(self.config, self.wanted, self.world, self.lacking()):
             if each.waits and each.put in meant:
                 record = " ".join(each.question)
                 raise DnsError(
@@ -308,17 +323,22 @@ class Desk:
 
 
 def _made(
-    desk: Desk, changes: Sequence[Change], patience: int, *, yes: bool, what: str
+    desk: Desk, changes: Sequence[Change], patience: int, question: str, *, shown: bool
 ) -> list[Finding]:
-    """Make the changes that wait for nothing, once somebody has said so."""
+    """Make the changes that wait for nothing, once somebody to whom they are shown has said so.
+
+    Without a question nobody is asked.
+    """
     from backup_mx.dns.publish import Publisher
 
     if not any(not each.waits for each in changes):
         return []
-    if not yes:
+    if question:
+        if not shown:
+            raise click.UsageError("--json shows nobody what they would agree to: add --yes")
         if not sys.stdin.isatty():
             raise click.UsageError("nobody is there to ask; --yes answers it")
-        click.confirm(what, abort=True, err=True)
+        agree(question)
         desk.see_allowed(changes)  # who is asked may answer the next morning
     return Publisher(desk.names, desk.providers, patience, progress).make(changes)
 
@@ -333,6 +353,10 @@ def _data(change: Change) -> dict[str, Any]:
         "gone": [each.line(change.ttl) for each in change.gone],
         "waits": change.waits,
     }
+
+
+def _listed(changes: Sequence[Change]) -> str:
+    return ", ".join(" ".join(each.question) for each in changes)
 
 
 def _findings(findings: Sequence[Finding]) -> list[dict[str, Any]]:

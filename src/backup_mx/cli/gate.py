@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
@@ -28,6 +29,14 @@ _WORDS = {"A": "its address", "MX": "its MX record"}
 _OF = click.option("--relay", help="The relay that is meant.  [default: all]")
 
 
+def _words(_context: click.Context, _option: click.Parameter, value: str | None) -> list[str]:
+    """Read an option that is a command, as a shell does; no words where it was not given."""
+    try:
+        return shlex.split(value or "")
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is no command: {error}") from None
+
+
 @click.group()
 def gate() -> None:
     """Prove a relay before DNS names it, and again afterwards."""
@@ -40,6 +49,7 @@ def gate() -> None:
 @_OF
 @click.option(
     "--outside",
+    callback=_words,
     metavar="RELAY|COMMAND",
     help="Look at it from another relay, or from where a command runs Python: "
     '"ssh vps python3 -".  [default: [gates] outside, or this machine]',
@@ -50,7 +60,7 @@ def run_gates(
     path: Path,
     ssh_config: Path | None,
     relay: str | None,
-    outside: str | None,
+    outside: Sequence[str],
     as_json: bool,
 ) -> None:
     """Run the gates, and keep what they find in build/evidence.json.
@@ -62,15 +72,14 @@ def run_gates(
 
     config = load(path)
     known = _known(names)
-    runs = [
-        run(site_of(config, name, ssh_config, outside), known, names)
-        for name in _relays(config, relay)
-    ]
+    runs: list[Run] = []
+    for name in _seen(config, relay, outside):
+        done = run(site_of(config, name, ssh_config, outside), known, names)
+        runs.append(done)
+        if not as_json:
+            _show(done)
     if as_json:
         say_json({each.relay: _data(each) for each in runs})
-    else:
-        for each in runs:
-            _show(each)
     sys.exit(0 if all(each.passed for each in runs) else 1)
 
 
@@ -121,7 +130,7 @@ def status(path: Path, relay: str | None, as_json: bool) -> None:
 
 
 def site_of(
-    config: Config, name: str, ssh_config: Path | None = None, outside: str | None = None
+    config: Config, name: str, ssh_config: Path | None = None, outside: Sequence[str] = ()
 ) -> Site:
     """Return a relay with the ways to it; outside is what the user wants of `gates.views.view`."""
     from backup_mx.gates.gate import Site
@@ -136,7 +145,7 @@ def site_of(
         config=config,
         relay=config.relays[name],
         host=reach(name),
-        outside=view(config, name, outside, reach),
+        outside=view(config, outside, reach),
         names=Names(),
         folder=BUILT,
         now=_now,
@@ -150,6 +159,19 @@ def _now() -> datetime:
 
 def _relays(config: Config, name: str | None) -> list[str]:
     return [relay_named(config, name)] if name else list(config.relays)
+
+
+def _seen(config: Config, relay: str | None, outside: Sequence[str]) -> list[str]:
+    """Return the relays to look at, but for the one that is looked from."""
+    from backup_mx.gates.views import relay_meant
+
+    there = relay_meant(config, outside)
+    seen = [name for name in _relays(config, relay) if name != there]
+    if not seen:
+        raise click.UsageError(f"{there} cannot look at itself from outside: choose another place")
+    if there and not relay:
+        progress(f"{there} is where it is looked from: its own gates are left out")
+    return seen
 
 
 def _known(names: Sequence[str]) -> dict[str, Gate]:

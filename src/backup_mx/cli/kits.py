@@ -129,8 +129,9 @@ def check_primary(
 ) -> None:
     """Ask from a relay, over the real drain path, whether each layer of the kit took effect.
 
-    Nothing is delivered, but one message to the operator where the kit's rule for rspamd is not
-    loaded. Fails when a layer did not take effect, or could not be asked.
+    At most one message is delivered, to the operator: where the kit's rule for rspamd is not
+    loaded, or some filter lets large mail past it. Fails when a layer did not take effect, or
+    could not be asked.
     """
     from backup_mx.findings import passed
     from backup_mx.kit import check

@@ -57,7 +57,10 @@ def explain(alarm: str | None, as_json: bool) -> None:
     from backup_mx.monitoring import runbook
 
     known = runbook.pages()
-    found = runbook.find(known, alarm) if alarm else list(known.values())
+    try:
+        found = runbook.find(known, alarm) if alarm else list(known.values())
+    except LookupError as error:
+        raise click.UsageError(str(error)) from None
     if as_json:
         say_json([asdict(each) for each in found])
         return

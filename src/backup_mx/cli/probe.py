@@ -65,7 +65,7 @@ def run_probes(names: Sequence[str], path: Path, as_json: bool) -> None:
     from backup_mx.probe import table
 
     wanted = [meant("probe", name, table.PROBES, "there are") for name in names]
-    readings = list(table.run(_scene(load(path)), wanted or table.QUICK))
+    readings = list(table.run(_scene(load(path)), wanted))
     if as_json:
         say_json([_as_json(each) for each in readings])
     else:
@@ -115,9 +115,11 @@ def roundtrip(path: Path, patience: int | None, as_json: bool) -> None:
     from backup_mx.probe.keeper import Answer
 
     config = load(path)
+    if config.roundtrip is None:
+        raise click.UsageError(trips.MISSING)
     ended = trips.once(config, progress, patience)
-    waited = patience if patience is not None else config.roundtrip and config.roundtrip.patience
-    finding = trips.judged(ended, waited or 0)
+    waited = config.roundtrip.patience if patience is None else patience
+    finding = trips.judged(ended, waited)
     if as_json:
         say_json(
             {

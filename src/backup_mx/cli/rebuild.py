@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from backup_mx.cli.terminal import (
     JSON,
     RELAY,
     SSH_CONFIG,
+    agree,
     progress,
     say,
     say_json,
@@ -27,6 +28,7 @@ from backup_mx.errors import MachineError
 
 if TYPE_CHECKING:
     from backup_mx.config import Config
+    from backup_mx.evidence import Proof
     from backup_mx.findings import Finding
     from backup_mx.lab.world import World
     from backup_mx.machine.look import Look
@@ -94,6 +96,8 @@ def rebuild(
             if only_plan:
                 say_json(result) if as_json else say("Nothing was changed.")
                 return
+            if provider is None:
+                raise click.UsageError(_by_hand(plan, job))
             before = errand.replaced(plan, provider, yes=yes)
         findings = errand.finished(before)
     _show(result, findings, as_json=as_json)
@@ -118,7 +122,7 @@ class _Errand:
     def resumed(self) -> Look | None:
         """Go on after the machine was replaced; return what it was, None where nobody knows."""
         before = _recorded(self.record)
-        self._note([_begun()])
+        self._begin()
         return before
 
     def replaced(self, plan: Plan, provider: Provider, *, yes: bool) -> Look | None:
@@ -126,7 +130,7 @@ class _Errand:
         if self.world is None:
             _build(self.config, self.name if plan.volume else None)
         with _confirmed(self.name, provider, yes=yes):
-            self._note([_begun()])
+            self._begin()
             self.record.unlink(missing_ok=True)
             return self.job.replace(plan, provider, self._keep)
 
@@ -136,7 +140,7 @@ class _Errand:
         from backup_mx.machine.proof import as_evidence
 
         findings = self.job.finish(before)
-        self._note(as_evidence(before, findings))
+        self._note(as_evidence(before, findings), {})
         if passed(findings):
             self.record.unlink(missing_ok=True)
         return findings
@@ -144,21 +148,28 @@ class _Errand:
     def _keep(self, last: Look) -> None:
         write(self.record, last.text.encode())
 
-    def _note(self, findings: Sequence[Finding]) -> None:
-        """Keep what was found as the evidence that the gate ``rebuild`` goes by; not of a lab."""
+    def _begin(self) -> None:
+        """Keep as evidence that it has begun: what the gates saw was another machine."""
+        from backup_mx.findings import Finding
+        from backup_mx.gates import run
+        from backup_mx.gates.all import GATES
+
+        do = "make it anew, or --resume"
+        self._note([Finding("rebuild", "unknown", "begun, and not ended", do)], run.unseen(GATES))
+
+    def _note(self, findings: Sequence[Finding], others: Mapping[str, Proof]) -> None:
+        """Keep what was found as the evidence that the gate ``rebuild`` goes by; not of a lab.
+
+        others are what is to be kept of other gates.
+        """
         from backup_mx.cli.gate import site_of
         from backup_mx.gates import run
         from backup_mx.gates.all import GATES
 
         if self.world is None:
             site = site_of(self.config, self.name, self.ssh_config)
-            run.record(site, GATES, {"rebuild": run.proof(site, GATES["rebuild"], findings)})
-
-
-def _begun() -> Finding:
-    from backup_mx.findings import Finding
-
-    return Finding("rebuild", "unknown", "begun, and not ended", "make it anew, or --resume")
+            proof = run.proof(site, GATES["rebuild"], findings)
+            run.record(site, GATES, {**others, "rebuild": proof})
 
 
 def _show(result: dict[str, Any], findings: Sequence[Finding], *, as_json: bool) -> None:
@@ -206,8 +217,8 @@ def _host(config: Config, name: str, ssh_config: Path | None, world: World | Non
     return SshHost(config.relays[name].ssh, ssh_config)
 
 
-def _provider(config: Config, name: str, world: World | None) -> Provider:
-    """Return what makes the machine anew, from what _build() writes. Raises MachineError."""
+def _provider(config: Config, name: str, world: World | None) -> Provider | None:
+    """Return what makes the machine anew, from what _build() writes; None: nothing here does."""
     from backup_mx.machine.providers import Terraform, command
 
     if world:
@@ -215,19 +226,35 @@ def _provider(config: Config, name: str, world: World | None) -> Provider:
 
         return LabProvider(world, progress)
     relay, oci = config.relays[name], config.cloud.oci
-    by_terraform = oci is not None and name in oci.relays
-    if not relay.rebuild_command and not by_terraform:
-        raise MachineError(
-            f"nothing here makes the machine of {name} anew: that takes rebuild_command in"
-            f" [relay.{name}], or [cloud.oci]. If you have done it by hand: --resume"
-        )
     if relay.rebuild_command:
         user_data = (BUILT / name / "user-data").absolute()
         values = {"relay": name, "address": str(relay.address), "user_data": str(user_data)}
         return command(relay.rebuild_command, values, config.folder, progress)
-    assert oci is not None  # noqa: S101  seen above
+    if oci is None or name not in oci.relays:
+        return None
     saved = (BUILT / name / "terraform.plan").absolute()
     return Terraform(config.folder / oci.folder, name, saved, progress)
+
+
+def _by_hand(plan: Plan, job: Rebuild) -> str:
+    """Say how the operator replaces a machine that nothing here does, when no mail is lost so."""
+    from backup_mx.machine.rebuild import POSTFIX
+
+    relay = plan.relay
+    lines = [
+        f"nothing here makes the machine of {relay.name} anew: that takes rebuild_command in"
+        f" [relay.{relay.name}], or [cloud.oci]. By hand:"
+    ]
+    if plan.before and not plan.volume:
+        lines += [
+            "  see that no other mail comes, and ask this once more:",
+            f"    {job.systemctl} stop {' '.join(POSTFIX)}",
+        ]
+    lines += [
+        f"  replace the machine, with {BUILT / relay.name / 'user-data'}; then",
+        f"    {job.resume}",
+    ]
+    return "\n".join(lines)
 
 
 def _build(config: Config, again: str | None) -> None:
@@ -255,7 +282,7 @@ def _confirmed(name: str, provider: Provider, *, yes: bool) -> Iterator[None]:
         answer = "Terraform's plan has to be read" if terraform else "--yes answers it"
         raise click.UsageError(f"nobody is there to ask; {answer}")
     with terraform.planned() if terraform else contextlib.nullcontext():
-        click.confirm(f"Make {name} anew?", abort=True, err=True)
+        agree(f"Make {name} anew?")
         yield
 
 

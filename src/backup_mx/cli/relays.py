@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backup_mx.cli.meant import meant
-from backup_mx.cli.terminal import CONFIG, JSON, RELAY, SSH_CONFIG, say, say_json, write
+from backup_mx.cli.terminal import CONFIG, JSON, RELAY, SSH_CONFIG, progress, say, say_json, write
 
 if TYPE_CHECKING:
     from backup_mx.config import Config
@@ -26,6 +26,13 @@ def load(path: Path) -> Config:
     from backup_mx import config
 
     return config.load(path)
+
+
+def load_to_bundle(path: Path) -> Config:
+    """Read the config file, and see that the files are there that go into a relay."""
+    from backup_mx import config
+
+    return config.load(path, config.BUNDLED)
 
 
 def relay_named(config: Config, name: str | None) -> str:
@@ -49,7 +56,7 @@ def build(relays: Sequence[str], path: Path, output: Path, as_json: bool) -> Non
     """Write relay.pyz and user-data of each relay (default: of all), and what Terraform reads."""
     from backup_mx.machine import cloudinit
 
-    config = load(path)
+    config = load_to_bundle(path)
     wanted = [relay_named(config, relay) for relay in relays] or list(config.relays)
     built = [written(config, name, output) for name in wanted]
     terraform = terraform_inputs(config, output, built)
@@ -122,12 +129,17 @@ def deploy(
     """Make a running Debian or Ubuntu machine the relay, over SSH. What fails is undone."""
     from backup_mx.machine import bundle, ship, tailnet
 
-    config = load(path)
+    config = load_to_bundle(path)
     name = relay_named(config, relay)
     archive = bundle.bundle(config, name)
     lines: list[str] = []
     host = ship.SshHost(config.relays[name].ssh, ssh_config)
-    tell = lines.append if as_json else say
+
+    def heard(line: str) -> None:
+        lines.append(line)
+        progress(line)
+
+    tell = heard if as_json else say
     ship.deploy(host, archive, tell, diff=diff)
     if not diff:
         tailnet.join(host, config, name, tell)

@@ -72,11 +72,14 @@ def ask(name: str) -> str:
 @CONFIG
 @JSON
 def check(path: Path, as_json: bool) -> None:
-    """Check the config file; show every mistake in it."""
+    """Check the config file and the files that it names; show every mistake.
+
+    No command that prints a secret is run, no environment variable looked at.
+    """
     from backup_mx import config
 
     try:
-        loaded = config.load(path)
+        loaded = config.load(path, config.EVERY)
     except ConfigError as error:
         if as_json:
             say_json({"config": str(path), "problems": [asdict(each) for each in error.problems]})

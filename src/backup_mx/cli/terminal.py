@@ -48,6 +48,15 @@ def seconds(_context: click.Context, _option: click.Parameter, value: str | None
         raise click.BadParameter(str(error)) from None
 
 
+def agree(question: str) -> None:
+    """Ask on the terminal whether to go on.
+
+    Raises BackupMxError where the answer is no, click.Abort where there is none.
+    """
+    if not click.confirm(question, err=True):
+        raise BackupMxError("you said no: nothing is changed")
+
+
 def say(line: str = "") -> None:
     """Print one line of a result; a machine may have said it, so it steers no terminal."""
     click.echo(printable(line))

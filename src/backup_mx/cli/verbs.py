@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import functools
-import json
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from backup_mx.cli.relays import host_of
-from backup_mx.cli.terminal import CONFIG, IN_LAB, SSH_CONFIG, progress, say, say_json
+from backup_mx.cli.terminal import (
+    CONFIG,
+    IN_LAB,
+    SSH_CONFIG,
+    agree,
+    progress,
+    say,
+    say_json,
+    seconds,
+)
 from backup_mx.errors import MachineError
 from backup_mx.relay import text
 from backup_mx.relay.operator import verbs
@@ -24,9 +32,11 @@ from backup_mx.relay.queue import queueid
 if TYPE_CHECKING:
     from backup_mx.machine.ship import Answer, Host, Tell
     from backup_mx.relay.operator.parcel import Inbox, Letter
+    from backup_mx.relay.root.protocol import Result
 
 _NOT_FOUND = 127  # env(1), EXIT STATUS
 _BROUGHT = 512 << 20  # characters in one run of export: it ends after 48 MiB and one more message
+_ASKED = 2000  # messages in one run: the relay asks its ledger for each before the first one goes
 _MOST_IDS = 50  # on a command line; more go over standard input
 _MEANT = (*verbs.FILTERS, verbs.ALL, verbs.YES)  # is seen to here: the relay is told IDs
 
@@ -62,7 +72,7 @@ class Asked:
         """Run a verb that has to succeed; return what it prints. Raises MachineError."""
         answer = self.run(*arguments, stdin=stdin, verb=verb, tell=tell)
         if answer.code:
-            raise MachineError(answer.stderr.strip().removeprefix("backup-mx: ") or "it failed")
+            raise MachineError(answer.said or "it failed")
         return answer.stdout
 
     @property
@@ -84,30 +94,19 @@ class Asked:
 
         Nothing else becomes an argument of a command that root runs there.
         """
-        if bool(self.given) == bool(self.filters or self.options.get("all")):
-            raise click.UsageError("say which messages: either queue IDs, or --all or a filter")
-        if self.given:
-            parts = (sys.stdin if each == "-" else (each,) for each in self.given)
-            return _checked(each.strip() for part in parts for each in part)
-        found = self.told(*self.filters, "--ids", verb="queue").splitlines()
-        try:
-            return _checked(found)
-        except click.UsageError as error:
-            raise MachineError(f"what the relay lists: {error.message}") from None
+        from backup_mx.relay.operator import selecting
 
+        return selecting.meant(self.given, self.options, sys.stdin, self._found)
 
-def _checked(ids: Iterable[str]) -> list[str]:
-    named = list(dict.fromkeys(filter(None, ids)))
-    for each in named:
-        if not queueid.valid(each):
-            raise click.UsageError(f"{each[:40]!r} is no queue ID")
-    return named
+    def _found(self, _options: object) -> list[str]:
+        return self.told(*self.filters, "--ids", verb="queue").splitlines()
 
 
 def _as_argument(option: Option, value: object) -> list[str]:
     if value is None or value is False:
         return []
-    return [option.name] if value is True else [f"{option.name}={value}"]
+    unit = "s" if option.kind == verbs.DURATION else ""
+    return [option.name] if value is True else [f"{option.name}={value}{unit}"]
 
 
 def commands() -> list[click.Command]:
@@ -142,15 +141,8 @@ def _option(option: Option) -> click.Option:
         verbs.FOLDER: click.Path(path_type=Path, file_okay=False),
     }
     kind = click.Choice(option.choices) if option.choices else kinds.get(option.kind, click.STRING)
-    checked = _duration if option.kind == verbs.DURATION else None
+    checked = seconds if option.kind == verbs.DURATION else None
     return click.Option(names, type=kind, help=option.help, callback=checked)
-
-
-def _duration(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    try:
-        return value if value is None else str(text.seconds(value))
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
 
 
 def _callback(verb: Verb) -> Callable[..., int]:
@@ -162,8 +154,13 @@ def _callback(verb: Verb) -> Callable[..., int]:
         **options: object,
     ) -> int:
         name, own = split(verb, given)
-        host = host_of(name or None, path, ssh_config, lab)
-        return _ASKED.get(verb.name, ask)(Asked(verb, host, name, own, options))
+        try:
+            host = host_of(name or None, path, ssh_config, lab)
+        except click.UsageError as error:
+            if verb.argument == verbs.IDS and name and not own:
+                raise click.UsageError(f'{error.message} "{name}" is no queue ID either') from None
+            raise
+        return _ANSWERED.get(verb.name, ask)(Asked(verb, host, name, own, options))
 
     return asked
 
@@ -178,9 +175,15 @@ def split(verb: Verb, given: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     if given and not _belongs(verb.argument, given[0]):
         name, own = given[0], given[1:]
     argument = verb.argument
-    if (argument is None and own) or (argument and not argument.many and len(own) != 1):
-        wanted = f"one {argument.name}" if argument else "no more than a relay"
-        raise click.UsageError(f"{verb.name} takes {wanted}")
+    if argument is None:
+        if own:
+            raise click.UsageError(f"{verb.name} takes no more than a relay")
+    elif argument.choices and len(own) != 1:
+        words = f"{', '.join(argument.choices[:-1])} or {argument.choices[-1]}"
+        raise click.UsageError(f"{verb.name} takes {words}; a relay's name comes before it")
+    elif argument == verbs.FILES and not own:
+        missing = f': there is no file "{name}"' if name else ""
+        raise click.UsageError(f"{verb.name} takes files, or a folder of them{missing}")
     return name, own
 
 
@@ -190,7 +193,7 @@ def _belongs(argument: Argument | None, given: str) -> bool:
         return False
     if argument.choices:
         return given in argument.choices
-    if argument.name == "FILE":
+    if argument == verbs.FILES:
         return Path(given).exists() or Path(given).suffix in {".eml", ".json"}
     return given == "-" or queueid.valid(given)
 
@@ -211,7 +214,7 @@ def ask_about(asked: Asked) -> int:
         where = f" on {asked.name}" if asked.name else ""
         if not sys.stdin.isatty():
             raise click.UsageError("nobody is there to ask; --yes answers it")
-        click.confirm(f"Delete {named}{where} for ever?", abort=True)
+        agree(f"Delete {named}{where} for ever?")
     sure = ["--yes"] if asked.verb.name == "delete" else []
     how = [each for each in (*asked.verb.options, verbs.JSON) if each not in _MEANT]
     flags = [*sure, *asked.arguments(how)]
@@ -234,31 +237,33 @@ def export(asked: Asked) -> int:
     from backup_mx.relay.operator.parcel import Inbox
 
     folder = asked.options.get("output") or Path()
-    left, results = asked.ids, []
+    left, results = asked.ids, list["Result"]()
     box = Inbox(folder, wanted=set(left))
     try:
         box.begin()
         while left:
-            meant = set(left)
-            brought = [each for each in _bring(asked, box, left) if each["id"] in meant]
-            done = {each["id"] for each in brought}
+            part = left[:_ASKED]
+            meant = set(part)
+            brought = [each for each in _bring(asked, box, part) if each.id in meant]
+            done = {each.id for each in brought}
             if not done:
                 raise MachineError("the relay stopped exporting")
             results += brought
-            left = [each for each in left if each not in done]
+            left = [each for each in part if each not in done] + left[_ASKED:]
         box.end()
     except OSError as error:
         raise MachineError(f"{folder} cannot be written: {error.strerror}") from None
     return _show_results(asked, results, f"to {folder.absolute()}")
 
 
-def _bring(asked: Asked, box: Inbox, ids: Sequence[str]) -> list[Found]:
+def _bring(asked: Asked, box: Inbox, ids: Sequence[str]) -> list[Result]:
+    from backup_mx.machine import letters
     from backup_mx.relay.operator.parcel import SpoiltError
 
-    said = asked.told("--carry", "-", stdin="\n".join(ids).encode(), tell=_at_most(_BROUGHT))
-    lines = said.splitlines()
+    answer = asked.run("--carry", "-", stdin="\n".join(ids).encode(), tell=_at_most(_BROUGHT))
+    results = letters.results(answer)
     came, spoilt = set(), {}
-    for line in lines[:-1]:
+    for line in answer.stdout.splitlines()[:-1]:
         try:
             letter = box.take(line)
         except SpoiltError as error:
@@ -266,10 +271,10 @@ def _bring(asked: Asked, box: Inbox, ids: Sequence[str]) -> list[Found]:
         else:
             came.add(letter and letter.id)
     return [
-        {**each, "done": False, "said": f"did not come{spoilt.get(each['id'], '')}"}
-        if each["done"] and each["id"] not in came
+        replace(each, done=False, said=f"did not come{spoilt.get(each.id, '')}")
+        if each.done and each.id not in came
         else each
-        for each in _results(lines[-1] if lines else "")
+        for each in results
     ]
 
 
@@ -286,56 +291,39 @@ def _at_most(characters: int) -> Tell:
     return tell
 
 
-def _results(answer: str) -> list[Found]:
-    """Read what became of each message. Raises MachineError where that is not what is told."""
-    kinds = {"id": str, "done": bool, "said": str}
-    try:
-        results: list[Found] = json.loads(answer)["results"]
-        sound = all(type(each[key]) is kind for each in results for key, kind in kinds.items())
-    except (KeyError, TypeError, ValueError, RecursionError):
-        sound = False
-    if not sound:
-        raise MachineError("the relay did not answer as it should")
-    return results
-
-
 def take_in(asked: Asked) -> int:
     """Send exported messages to the relay, which puts them into its queue."""
     from backup_mx.machine import letters
 
-    results: list[Found] = []
+    results: list[Result] = []
     for batch in letters.batches(_fit(asked.given, results)):
-        told = asked.run("--carry", stdin="\n".join(batch).encode())
-        try:
-            results += _results(told.stdout)
-        except MachineError as error:
-            said = told.stderr.strip().removeprefix("backup-mx: ")
-            raise MachineError(said or str(error)) from None
+        results += letters.results(asked.run("--carry", stdin="\n".join(batch).encode()))
     return _show_results(asked, results, "")
 
 
-def _fit(given: Sequence[str], results: list[Found]) -> Iterator[tuple[Path, Letter]]:
+def _fit(given: Sequence[str], results: list[Result]) -> Iterator[tuple[Path, Letter]]:
     """Yield the messages that can be sent; say in results which cannot."""
     from backup_mx.machine import letters
     from backup_mx.relay.operator import imports, parcel
+    from backup_mx.relay.root.protocol import Result
 
     for file in imports.letters(given):
         try:
             yield letters.read(file)
         except (parcel.ParcelError, OSError) as error:
-            results.append({"id": file.stem, "done": False, "said": str(error)})
+            results.append(Result(file.stem, False, str(error)))
 
 
-def _show_results(asked: Asked, results: Sequence[Found], where: str) -> int:
-    failed = [each for each in results if not each["done"]]
+def _show_results(asked: Asked, results: Sequence[Result], where: str) -> int:
+    failed = [each for each in results if not each.done]
     if asked.options["json"]:
-        say_json({"results": results})
+        say_json({"results": [asdict(each) for each in results]})
     else:
         for each in failed:
-            say(f"{each['id']}: {each['said']}")
+            say(f"{each.id}: {each.said}")
         done = text.counted(len(results) - len(failed))
         say(f"{done} {asked.verb.name}ed {where}".rstrip())
     return 1 if failed else 0
 
 
-_ASKED: dict[str, Callable[[Asked], int]] = {"export": export, "import": take_in}
+_ANSWERED: dict[str, Callable[[Asked], int]] = {"export": export, "import": take_in}

@@ -4,21 +4,23 @@ Its options are declared in `backup_mx.config.options`; `backup_mx.config.sample
 example file and the reference page from the same declarations.
 
     text ── tomllib ──> tables ── _fill_in, Checks ──> Config
-                          └────── mistakes ──────────> ConfigError
+                          └────── mistakes, files ───> ConfigError
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from backup_mx.config.checks import Options, printable
+from backup_mx.config.checks import Options, escaped
+from backup_mx.config.conflicts import Conflict
+from backup_mx.config.files import of_files
 from backup_mx.config.mistakes import Tables, problems_of, table
 from backup_mx.config.options import (
     SECTIONS,
@@ -169,8 +171,14 @@ def _each(tables: object, defaults: Callable[[Tables], Tables]) -> object:
     }
 
 
-def load(path: Path) -> Config:
-    """Read and check the config file at ``path``.
+BUNDLED = ("relay", "domain", "access", "tls", "notify")
+"""The sections whose files go into a relay's bundle."""
+EVERY = tuple(SECTIONS)
+"""All sections: some of their files are needed only where one probes, publishes or lets join."""
+
+
+def load(path: Path, files_of: Collection[str] = ()) -> Config:
+    """Read and check the config file at ``path``, and what files its sections ``files_of`` name.
 
     Raises ConfigError with every mistake in it, also where it cannot be read at all.
     """
@@ -187,7 +195,8 @@ def load(path: Path) -> Config:
         raise ConfigError(
             str(path), [Problem("the file", line, "", "expected text in UTF-8")]
         ) from None
-    config = parse(text, str(path))
+    looked = {section: SECTIONS[section] for section in files_of}
+    config = _parse(text, str(path), lambda tables: of_files(tables, looked, path.parent))
     config._folder = path.parent
     return config
 
@@ -197,13 +206,18 @@ def parse(text: str, source: str) -> Config:
 
     Raises ConfigError with every mistake in it.
     """
+    return _parse(text, source, lambda _: ())
+
+
+def _parse(text: str, source: str, outside: Callable[[Tables], Iterable[Conflict]]) -> Config:
+    """Check a config and, by ``outside``, what its tables only name."""
     tables = _toml(text, source)
     faults: list[ErrorDetails] = []
     try:
         config = Config.model_validate(tables)
     except ValidationError as error:
         faults = error.errors(include_url=False)
-    if problems := problems_of(text, tables, faults, SECTIONS):
+    if problems := problems_of(text, tables, faults, SECTIONS, outside(tables)):
         raise ConfigError(source, problems)
     return config
 
@@ -217,6 +231,6 @@ def _toml(text: str, source: str) -> dict[str, Any]:
         what, _, where = str(error).partition(" (at ")
         line = re.match(r"line ([0-9]+)", where)
         last = text.rstrip("\n").count("\n") + 1
-        what = printable(what[:1].lower() + what[1:])
+        what = escaped(what[:1].lower() + what[1:])
         problem = Problem("TOML", int(line[1]) if line else last, "", what)
     raise ConfigError(source, [problem])

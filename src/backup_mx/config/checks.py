@@ -78,11 +78,22 @@ class Options(BaseModel):
     optional: ClassVar[bool] = False
 
 
+def is_listed(field: FieldInfo) -> bool:
+    """Tell whether an option takes a list."""
+    return getattr(field.annotation, "__origin__", None) is tuple
+
+
 def check_of(field: FieldInfo) -> Check:
     """Return an option's Check; a list's is the one of its items."""
     item = getattr(field.annotation, "__args__", (None,))[0]
     checks = [*field.metadata, *getattr(item, "__metadata__", ())]
     return next(check for check in checks if isinstance(check, Check))
+
+
+def takes(field: FieldInfo) -> str:
+    """Return in words what an option takes."""
+    words = check_of(field).words
+    return f"a list, each item {words}" if is_listed(field) else words
 
 
 def follows(field: FieldInfo) -> str:
@@ -91,7 +102,7 @@ def follows(field: FieldInfo) -> str:
     return str(extra["follows"]) if isinstance(extra, dict) else ""
 
 
-def printable(text: str) -> str:
+def escaped(text: str) -> str:
     """Escape what could move a terminal's cursor or end a string."""
     return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text)
 
@@ -99,7 +110,7 @@ def printable(text: str) -> str:
 def to_toml(value: object) -> str:
     """Write a value as TOML does, on one line and printable; "" for nothing (None)."""
     if isinstance(value, str):
-        return '"' + printable(value.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+        return '"' + escaped(value.replace("\\", "\\\\").replace('"', '\\"')) + '"'
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list | tuple):

@@ -18,7 +18,16 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from backup_mx.config.checks import Options, RefusedError, check_of, follows, printable, to_toml
+from backup_mx.config.checks import (
+    Options,
+    RefusedError,
+    check_of,
+    escaped,
+    follows,
+    is_listed,
+    takes,
+    to_toml,
+)
 from backup_mx.config.conflicts import Conflict, of_cloudflare, of_oci, of_policy, of_updates
 from backup_mx.config.values import WIREGUARD_KEY, DomainCheck, SecretCheck, ip
 from backup_mx.errors import Problem, did_you_mean
@@ -42,15 +51,21 @@ class _Mistake:
 
 
 def problems_of(
-    text: str, tables: Tables, faults: Iterable[ErrorDetails], sections: Sections
+    text: str,
+    tables: Tables,
+    faults: Iterable[ErrorDetails],
+    sections: Sections,
+    outside: Iterable[Conflict],
 ) -> list[Problem]:
     """Return every mistake in a config, in the file's order; none if it is right.
 
     ``tables`` is what ``text`` parses to, ``faults`` what pydantic found when it made a Config of
-    them, ``sections`` the options of each table of the file.
+    them, ``sections`` the options of each table of the file, ``outside`` what is wrong with what
+    the text only names.
     """
     line_of = _line_finder(text)
-    mistakes = [*_conflicts(tables, sections), *_faults(faults, tables, sections)]
+    named = (_Mistake(*conflict) for conflict in outside)
+    mistakes = [*_conflicts(tables, sections), *_faults(faults, tables, sections), *named]
     problems = [_problem(mistake, tables, line_of) for mistake in mistakes]
     return sorted(problems, key=lambda each: (each.line or 0, each.path))
 
@@ -79,7 +94,7 @@ def _faults(
         if found["type"] == "missing":
             option = _options(path, sections)[str(path[-1])]
             if not follows(option):
-                yield _Mistake(path, f"missing: expected {check_of(option).words}")
+                yield _Mistake(path, f"missing: expected {takes(option)}")
         elif found["type"] == "extra_forbidden":
             known = _options(path, sections) if len(path) > 1 else sections
             hint = did_you_mean(str(path[-1]), known)
@@ -116,7 +131,7 @@ def _looks_secret(path: _Path, tables: Tables, sections: Sections) -> bool:
         key
         for model in sections.values()
         for key, field in model.model_fields.items()
-        if check_of(field) is SecretCheck and not isinstance(field.default, tuple)
+        if check_of(field) is SecretCheck and not is_listed(field)
     ]
     value = _at(tables, path) if _exists(tables, path) else None
     values = value if isinstance(value, list) else [value]
@@ -135,7 +150,7 @@ def _unquoted_domain(path: _Path, tables: Tables) -> str:
     words, inner = [str(path[1])], table(table(tables, "domain"), str(path[1]))
     while key := next((key for key, value in inner.items() if isinstance(value, dict)), ""):
         words, inner = [*words, key], inner[key]
-    return f'with quotes: [domain."{printable(".".join(words))}"]' if len(words) > 1 else ""
+    return f'with quotes: [domain."{escaped(".".join(words))}"]' if len(words) > 1 else ""
 
 
 # ── Conflicts: what is wrong only together ────────────────────────────────────────────────────────
@@ -165,15 +180,15 @@ def _conflicts(tables: Tables, sections: Sections) -> Iterator[_Mistake]:
     for section, key in (
         ("operator", "address"), ("queue", "canary_message_to"), ("roundtrip", "recipient")
     ):  # fmt: skip
-        given = dict(_checked(table(tables, section), sections[section]))
+        given = dict(checked(table(tables, section), sections[section]))
         yield from _mail_elsewhere((section, key), str(given.get(key, "")), table(tables, "domain"))
     yield from _open_dashboard(table(tables, "access"))
     found = (
         *_clouds(tables, sections, relays, domains),
         *_published(tables, sections, relays, domains),
     )
-    for path, expected, hint in found:
-        yield _Mistake(path, expected, hint)
+    for conflict in found:
+        yield _Mistake(*conflict)
 
 
 def _clouds(
@@ -181,7 +196,7 @@ def _clouds(
 ) -> Iterator[Conflict]:
     """Tell what clashes with the cloud and with Cloudflare, where the file has them."""
     if "oci" in table(tables, "cloud"):
-        access = dict(_checked(table(tables, "access"), sections["access"]))
+        access = dict(checked(table(tables, "access"), sections["access"]))
         yield from of_oci(_part(tables, sections, "cloud", "oci"), relays, access)
     yield from of_cloudflare(_part(tables, sections, "dns", "cloudflare"), relays, domains)
 
@@ -196,7 +211,7 @@ def _published(
     )
     yield from of_updates(updates, cloudflare, dict.fromkeys((*hostnames, *domains)))
     policy, tls = (
-        dict(_checked(table(tables, name), sections[name])) for name in ("mta_sts", "tls")
+        dict(checked(table(tables, name), sections[name])) for name in ("mta_sts", "tls")
     )
     yield from of_policy(policy, relays, tls)
 
@@ -204,7 +219,7 @@ def _published(
 def _part(tables: Tables, sections: Sections, section: str, name: str) -> Tables:
     """Return what is right of a table such as [cloud.oci], with its defaults."""
     model = sections[f"{section}.{name}"]
-    return dict(_checked(_with_defaults(table(table(tables, section), name), model), model))
+    return dict(checked(_with_defaults(table(table(tables, section), name), model), model))
 
 
 def _with_defaults(options: Tables, model: type[Options]) -> Tables:
@@ -228,19 +243,19 @@ def _open_dashboard(access: Tables) -> Iterator[_Mistake]:
 def _right_values(named: Tables, model: type[Options]) -> dict[str, dict[str, Any]]:
     """Return, of each table of a section, the options whose values their Checks take."""
     return {
-        name: dict(_checked(options, model))
+        name: dict(checked(options, model))
         for name, options in named.items()
         if isinstance(options, dict)
     }
 
 
-def _checked(options: Tables, model: type[Options]) -> Iterator[tuple[str, object]]:
+def checked(options: Tables, model: type[Options]) -> Iterator[tuple[str, object]]:
+    """Yield the options of a table whose values their Checks take, and what these become."""
     for key, field in model.model_fields.items():
         if key in options:
             given, check = options[key], check_of(field)
-            listed = getattr(field.annotation, "__origin__", None) is tuple
             with contextlib.suppress(ValueError):
-                if not listed:
+                if not is_listed(field):
                     yield key, check(given)
                 elif isinstance(given, list):
                     yield key, [check(each) for each in given]

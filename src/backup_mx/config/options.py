@@ -213,9 +213,11 @@ class Edge(Named):
         description="Where it hands the relays' connections on: an inner address and port.",
         examples=["10.0.10.1:2526"],
     )
-    interface: Interface = Field(
-        default="wan",
-        description="The side that faces the Internet, as this router names it.",
+    interface: Interface | None = Field(
+        default=None,
+        description="The side that faces the Internet, as this router names it. Without it, "
+        'pfsense takes "wan", and nftables any.',
+        examples=["eth0"],
     )
     proxy_protocol: Switch = Field(
         default=True,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import textwrap
 from collections.abc import Iterator
-from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
-from backup_mx.config.checks import Options, check_of, follows, to_toml
+from backup_mx.config.checks import Options, follows, takes, to_toml
 from backup_mx.config.options import SECTIONS, Named
 
 _EXAMPLE_HEAD = """\
@@ -75,14 +75,6 @@ def reference() -> str:
     return "\n".join([_REFERENCE_HEAD, *sections])
 
 
-def write_generated(root: Path) -> None:
-    """Write the example file and the reference page into the checkout at ``root``."""
-    for name, text in generated().items():
-        target = root / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text, encoding="utf-8")
-
-
 def generated() -> dict[str, str]:
     """Return the generated files: path in the checkout to content."""
     return {"examples/backup-mx.toml": example(), "docs/reference.md": reference()}
@@ -90,7 +82,7 @@ def generated() -> dict[str, str]:
 
 def _example_section(model: type[Options]) -> str:
     apart = "# " if model.optional else ""
-    lines = [*_comment(model.__doc__ or ""), f"{apart}[{model.heading}]"]
+    lines = [*_comment(_about(model)), f"{apart}[{model.heading}]"]
     for key, field in model.model_fields.items():
         lines += _comment(_described(field))
         lines.append(f"{apart or _mark(field)}{key} = {to_toml(_shown(field))}")
@@ -105,10 +97,10 @@ def _mark(field: FieldInfo) -> str:
 
 
 def _reference_section(model: type[Options]) -> str:
-    lines = [f"## `[{_general_heading(model)}]`", "", model.__doc__ or "", ""]
+    lines = [f"## `[{_general_heading(model)}]`", "", _about(model), ""]
     lines += ["| option | takes | default | |", "| --- | --- | --- | --- |"]
     for key, field in model.model_fields.items():
-        cells = [f"`{key}`", _takes(field), _default(field), _with_example(field)]
+        cells = [f"`{key}`", takes(field), _default(field), _with_example(field)]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -120,8 +112,13 @@ def _general_heading(model: type[Options]) -> str:
     return f'{section}."NAME"' if '"' in model.heading else f"{section}.NAME"
 
 
+def _about(model: type[Options]) -> str:
+    """Return what a table is for, without the indentation that Python before 3.13 keeps."""
+    return inspect.cleandoc(model.__doc__ or "")
+
+
 def _comment(text: str) -> Iterator[str]:
-    return (f"# {line}" for line in textwrap.wrap(text, 98))
+    return (f"# {line}" for line in textwrap.wrap(" ".join(text.split()), 98))
 
 
 def _is_required(field: FieldInfo) -> bool:
@@ -137,11 +134,6 @@ def _shown(field: FieldInfo) -> object:
     """Return the value that the example file shows: the default, where there is a fixed one."""
     shown: object = (field.examples or [""])[0]
     return shown if field.is_required() or field.default is None else field.default
-
-
-def _takes(field: FieldInfo) -> str:
-    words = check_of(field).words
-    return f"a list, each item {words}" if isinstance(field.default, tuple) else words
 
 
 def _default(field: FieldInfo) -> str:

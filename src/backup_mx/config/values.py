@@ -332,24 +332,6 @@ def _switch(value: object) -> bool:
     return value
 
 
-def _threshold(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 100:
-        raise ValueError
-    return value
-
-
-def _preference(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 65535:
-        raise ValueError
-    return value
-
-
-def _port(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 65535:
-        raise ValueError
-    return value
-
-
 def _private_address(value: object) -> Address:
     address = ip(text_of(value))
     if not any(address in network for network in _PRIVATE):
@@ -395,7 +377,7 @@ def _interface(value: object) -> str:
     return matching(_INTERFACE, text_of(value))
 
 
-def _one_of(*words: str) -> Check:
+def one_of(*words: str) -> Check:
     """Return the Check of an option that takes one of a few words."""
 
     def read(value: object) -> str:
@@ -405,6 +387,17 @@ def _one_of(*words: str) -> Check:
 
     *most, last = (f'"{word}"' for word in words)
     return Check(f"{', '.join(most)} or {last}", read)
+
+
+def whole(least: int, most: int, what: str = "a whole number") -> Check:
+    """Return the Check of an option that takes a whole number from ``least`` to ``most``."""
+
+    def read(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise ValueError
+        return value
+
+    return Check(f"{what} from {least} to {most}", read)
 
 
 DomainCheck = Check('a mail domain such as "example.org"', _fqdn)
@@ -417,17 +410,17 @@ Ssh = Annotated[SshTarget, Check('"user@host", "user@host:port" or "host"', _ssh
 DrainTargetCheck = Check('"host:port", "1.2.3.4:port" or "[v6 address]:port"', _drain_target)
 DrainTarget = Annotated[HostPort, DrainTargetCheck]
 TlsLevel = Annotated[
-    Literal["verify", "encrypt", "may", "none"], _one_of("verify", "encrypt", "may", "none")
+    Literal["verify", "encrypt", "may", "none"], one_of("verify", "encrypt", "may", "none")
 ]
 KitName = Annotated[
-    Literal["postfix-rspamd", "docker-mailserver"], _one_of("postfix-rspamd", "docker-mailserver")
+    Literal["postfix-rspamd", "docker-mailserver"], one_of("postfix-rspamd", "docker-mailserver")
 ]
 EdgeKind = Annotated[
-    Literal["pfsense", "haproxy", "nftables"], _one_of("pfsense", "haproxy", "nftables")
+    Literal["pfsense", "haproxy", "nftables"], one_of("pfsense", "haproxy", "nftables")
 ]
 Endpoint = Annotated[HostPort, Check('"host:port", the port being WireGuard\'s', _drain_target)]
-Port = Annotated[int, Check("a port number from 1 to 65535", _port)]
-Preference = Annotated[int, Check("a whole number from 1 to 65535", _preference)]
+Port = Annotated[int, whole(1, 65535, "a port number")]
+Preference = Annotated[int, whole(1, 65535)]
 Interface = Annotated[str, Check('an interface\'s name such as "eth0"', _interface)]
 InnerAddress = Annotated[
     Address, Check('a private IPv4 or IPv6 address such as "10.0.20.2"', _private_address)
@@ -439,7 +432,7 @@ SecretCheck = Check('{ file = "…" }, { env = "…" } or { command = ["…", "�
 SecretSource = Annotated[Secret, SecretCheck]
 Switch = Annotated[bool, Check("true or false", _switch)]
 Size = Annotated[int, Check('a size from "1 MiB" to "1 GiB", with its unit', _size)]
-Threshold = Annotated[int, Check("a whole number from 1 to 100", _threshold)]
+Threshold = Annotated[int, whole(1, 100)]
 Dnsbl = Annotated[
     str, Check('"domain", "domain=filter" or either with "*weight", without spaces', _dnsbl)
 ]
@@ -449,13 +442,14 @@ RecipientsPolicy = Annotated[
     Recipients,
     Check('"catch-all", "callout", { table = "FILE" } or { fetch = "URL" }', _recipients),
 ]
-AtRetention = Annotated[Literal["hold", "keep"], _one_of("hold", "keep")]
+AtRetention = Annotated[Literal["hold", "keep"], one_of("hold", "keep")]
 Cidr = Annotated[Network, Check('a network such as "198.51.100.0/24"', _network)]
 Cidrs = Annotated[tuple[Cidr, ...], AfterValidator(_not_empty)]
 PublicKeyCheck = Check('one line of an OpenSSH .pub file, such as "ssh-ed25519 AAAA…"', _public_key)
 PublicKey = Annotated[str, PublicKeyCheck]
 AcmeDirectory = Annotated[str, Check("the URL of an ACME directory", _acme_directory)]
-PemFile = Annotated[str, Check("the name of a PEM file", text_of)]
+PemCheck = Check("the name of a PEM file", text_of)
+PemFile = Annotated[str, PemCheck]
 TailnetServer = Annotated[str, Check("the URL of Tailscale or Headscale", _tailnet_server)]
 TailnetTag = Annotated[str, Check('a tag such as "tag:backup-mx"', _tag)]
 Word = Annotated[str, Check("a word of a command: its program, or an argument", _rebuild_word)]

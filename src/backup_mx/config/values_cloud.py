@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from backup_mx.config.checks import Check, HintError, matching, text_of
-from backup_mx.config.values import DomainCheck, PublicKeyCheck
-from backup_mx.errors import did_you_mean
+from backup_mx.config.values import DomainCheck, PublicKeyCheck, one_of, whole
 
 _OCID = r"ocid1\.{kind}\.oc[0-9]+\.[a-z0-9-]*\.[a-z0-9]+"
 _TENANCY = re.compile(_OCID.format(kind="tenancy"))
@@ -97,19 +96,6 @@ def _zone_id(value: object) -> str:
     return matching(_ZONE_ID, text_of(value))
 
 
-def _record_limit(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1_000_000:
-        raise ValueError
-    return value
-
-
-def _published(value: object) -> str:
-    words = ("address", "mx")
-    if value not in words:
-        raise HintError(did_you_mean(text_of(value), words))
-    return text_of(value)
-
-
 def _folder(value: object) -> Path:
     if not text_of(value):
         raise ValueError
@@ -133,6 +119,6 @@ RsaKey = Annotated[str, Check('one line of a .pub file that begins with "ssh-rsa
 Zones = Annotated[
     Mapping[str, str], Check("a table of zones and their IDs, 32 digits and letters each", _zones)
 ]
-RecordLimit = Annotated[int, Check("a number of records, from 1", _record_limit)]
-Published = Annotated[Literal["address", "mx"], Check('"address" or "mx"', _published)]
+RecordLimit = Annotated[int, whole(1, 1_000_000, "a number of records")]
+Published = Annotated[Literal["address", "mx"], one_of("address", "mx")]
 Folder = Annotated[Path, Check("a folder's path", _folder)]

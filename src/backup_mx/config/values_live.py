@@ -8,11 +8,8 @@ from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from backup_mx.config.checks import Check, HintError, matching, text_of
-from backup_mx.config.values import DomainCheck, DrainTargetCheck
-from backup_mx.errors import did_you_mean
+from backup_mx.config.values import DomainCheck, DrainTargetCheck, one_of
 
-_ALGORITHMS = ("hmac-sha256", "hmac-sha384", "hmac-sha512")
-_MODES = ("testing", "enforce", "none")
 _KEY_NAME = re.compile(r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
 _PATH = re.compile(r"(?:/[A-Za-z0-9._~/-]*)?")
 _USER = re.compile(r"[!-~]{1,254}")
@@ -24,20 +21,6 @@ _AGE = re.compile(r"([0-9]{1,5}) ?(h|d)")
 
 def _key_name(value: object) -> str:
     return matching(_KEY_NAME, text_of(value)).rstrip(".").lower()
-
-
-def _one_of(words: tuple[str, ...], value: object) -> str:
-    if value not in words:
-        raise HintError(did_you_mean(text_of(value), words))
-    return text_of(value)
-
-
-def _algorithm(value: object) -> str:
-    return _one_of(_ALGORITHMS, value)
-
-
-def _mode(value: object) -> str:
-    return _one_of(_MODES, value)
 
 
 def _policy_age(value: object) -> int:
@@ -68,11 +51,9 @@ ZoneName = Annotated[str, DomainCheck]
 KeyName = Annotated[str, Check('the name of a TSIG key such as "backup-mx"', _key_name)]
 Algorithm = Annotated[
     Literal["hmac-sha256", "hmac-sha384", "hmac-sha512"],
-    Check('"hmac-sha256", "hmac-sha384" or "hmac-sha512"', _algorithm),
+    one_of("hmac-sha256", "hmac-sha384", "hmac-sha512"),
 ]
-PolicyMode = Annotated[
-    Literal["testing", "enforce", "none"], Check('"testing", "enforce" or "none"', _mode)
-]
+PolicyMode = Annotated[Literal["testing", "enforce", "none"], one_of("testing", "enforce", "none")]
 PolicyAge = Annotated[int, Check('a duration from "1d" to "365d"', _policy_age)]
 WebAddress = Annotated[str, Check('a URL such as "https://prometheus.example.net"', _address)]
 Account = Annotated[str, Check("a user's name at a mail server", _account)]

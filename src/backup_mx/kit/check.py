@@ -2,8 +2,8 @@
 
     ask(host, …) ── net/smtp.py, run on the relay ──> facts ── judge ──> findings
 
-Nothing is delivered where the kit's own rspamd rule is loaded: it answers each probe with a 4xx
-that tells what rspamd saw and would have done. Where it is not, the first probe is, and the last.
+The kit's own rspamd rule answers each probe with a 4xx that tells what rspamd saw and would have
+done. The first probe that is taken all the same is delivered to the operator, and is the last one.
 """
 
 from __future__ import annotations

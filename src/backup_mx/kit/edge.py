@@ -25,6 +25,8 @@ from backup_mx.machine.wireguard import private_key, public_key
 TRANSLATORS = ("nftables", "pfsense")
 """The kinds that translate addresses: what they forward to is an address, of the relays' family."""
 
+_OUTSIDE = {"pfsense": "wan"}  # what the outer side is called where nobody renames it
+
 
 @dataclass(frozen=True)
 class Peer:
@@ -79,7 +81,7 @@ def _values(config: Config, edge: Edge, primary: Primary) -> dict[str, Any]:
         "forward_to": edge.forward_to,
         # Out of a tunnel it may be there already.
         "translate": not peers or primary.drain_to != edge.forward_to,
-        "interface": edge.interface,
+        "interface": edge.interface or _OUTSIDE.get(edge.name, ""),
         "proxy_protocol": edge.proxy_protocol,
         "check_port": edge.check_port,
         "relays": relays,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from backup_mx.findings import Finding
 from backup_mx.kit.primary import LAYERS
+from backup_mx.net.session import told
 from backup_mx.net.smtp import Fact
 
 PATH = ("drain-path", "tls")
@@ -44,26 +45,19 @@ def _path(opened: Fact, level: str) -> Iterator[Finding]:
     """Judge what comes before the first command: a connection with a greeting, then TLS."""
     if "greeting" not in opened:
         remedy = "see that the primary runs, and that its edge lets this relay in"
-        yield Finding("drain-path", "fail", _told(opened), remedy)
+        yield Finding("drain-path", "fail", told(opened), remedy)
         return
     if opened["greeting"]["code"] != 220:
         remedy = "the primary itself turns the relay away: see postscreen and anvil there"
-        yield Finding("drain-path", "fail", _told(opened["greeting"]), remedy)
+        yield Finding("drain-path", "fail", told(opened["greeting"]), remedy)
         return
     yield Finding("drain-path", "pass", f"greeted after {opened['seconds']} s")
     if "offer" not in opened:
         remedy = f'mend TLS at the primary, or choose another level than tls = "{level}"'
-        yield Finding("tls", "fail", _told(opened), remedy)
+        yield Finding("tls", "fail", told(opened), remedy)
         return
     used = "in use" if opened["tls"] and level != "none" else "not in use"
     yield Finding("tls", "pass", f'{used}, as tls = "{level}" wants it')
-
-
-def _told(fact: Fact) -> str:
-    """Return a fact in words."""
-    if "error" in fact:
-        return str(fact["error"])
-    return f"{fact['code']} {' '.join(fact['text'].split())}"
 
 
 def _postscreen(gate: str, facts: Fact, _wanted: Fact) -> Finding:
@@ -85,7 +79,7 @@ def _sender(name: str, remedy: str) -> Callable[[str, Fact, Fact], Finding]:
             return Finding(gate, "unknown", "no sender at all is taken from the relay")
         by_spf = _SPF_FAILED in answer.get("text", "")
         if answer.get("code") != 250 and by_spf != (name == "spf"):
-            return Finding(gate, "unknown", f"something else refuses: {_told(answer)}")
+            return Finding(gate, "unknown", f"something else refuses: {told(answer)}")
         return _taken(gate, answer, remedy)
 
     return judged
@@ -94,7 +88,7 @@ def _sender(name: str, remedy: str) -> Callable[[str, Fact, Fact], Finding]:
 def _taken(gate: str, fact: Fact, remedy: str) -> Finding:
     if fact.get("code") == 250:
         return Finding(gate, "pass", "the recipient is taken")
-    return Finding(gate, "fail", _told(fact), remedy)
+    return Finding(gate, "fail", told(fact), remedy)
 
 
 def _anvil(gate: str, facts: Fact, wanted: Fact) -> Finding:
@@ -103,7 +97,7 @@ def _anvil(gate: str, facts: Fact, wanted: Fact) -> Finding:
         many = f"{wanted['transactions']} transactions in {wanted['connections']} connections"
         return Finding(gate, "pass", f"{many} in a row are taken")
     remedy = "add the relay to smtpd_client_event_limit_exceptions"
-    return Finding(gate, "fail", _told(burst), remedy)
+    return Finding(gate, "fail", told(burst), remedy)
 
 
 def _xforward(gate: str, facts: Fact, _wanted: Fact) -> Finding:
@@ -141,13 +135,13 @@ def _by_rspamd(
     def look(gate: str, facts: Fact, _wanted: Fact) -> Finding:
         fact = facts["messages"].get(name)
         if fact and fact.get("step") != "DATA":
-            return Finding(gate, "unknown", f"no probe came as far as rspamd: {_told(fact)}")
+            return Finding(gate, "unknown", f"no probe came as far as rspamd: {told(fact)}")
         if fact is None or facts["messages"]["plain"].get("code") == 250:
             unheard = "the kit's rule for rspamd does not answer: a probe was taken as mail"
             return Finding(gate, "unknown", unheard, "load the kit's rule, then restart rspamd")
         seen = _seen(fact)
         if seen is None:
-            return Finding(gate, "fail", _told(fact), remedy)
+            return Finding(gate, "fail", told(fact), remedy)
         wrong = judged(seen)
         saw = f"client {seen.ip}, action {seen.action}"
         return Finding(gate, "fail" if wrong else "pass", wrong or saw, remedy if wrong else "")
@@ -230,7 +224,7 @@ def _message(gate: str, name: str, remedy: str, facts: Fact, wanted: Fact) -> Fi
         return Finding(gate, "unknown", "not asked: a probe before it was taken as mail")
     seen = _seen(fact)
     if seen is None and fact.get("code") != 250:
-        return Finding(gate, "fail", _told(fact), remedy)
+        return Finding(gate, "fail", told(fact), remedy)
     wrong = _rejected(seen) if seen else ""
     saw = _done(seen) if seen else "taken as mail; rspamd does not look at it"
     return Finding(gate, "fail" if wrong else "pass", wrong or saw, remedy if wrong else "")
@@ -260,7 +254,7 @@ def parity(facts: Fact) -> Iterator[Finding]:
         return
     if facts["relay"].get("code") != 250:
         for gate in PARITY:
-            saw = f"the relay itself does not answer: {_told(facts['relay'])}"
+            saw = f"the relay itself does not answer: {told(facts['relay'])}"
             yield Finding(gate, "unknown", saw, "see that Postfix runs on the relay")
         return
     relay, primary = _offers(facts["relay"]), _offers(facts["opened"]["offer"])

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ssl
 from urllib.parse import urlsplit
 
 from backup_mx.config import Config
+from backup_mx.config.files import certificates
 from backup_mx.config.options import Tls
-from backup_mx.errors import MachineError
 from backup_mx.machine.apply.files import Service
 
 # The timer, and not what it starts: no deploy waits for an authority.
@@ -31,15 +30,4 @@ def own_authority(config: Config) -> str:
     """
     if not (config.tls.acme and config.tls.acme_ca):
         return ""
-    place = config.folder / config.tls.acme_ca
-    try:
-        text = place.read_text(encoding="ascii").strip()
-        if "PRIVATE KEY" in text:
-            raise MachineError(f"{place} holds a private key: only its certificate goes here")
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
-    except OSError as error:  # ssl.SSLError is one, too
-        why = "is no PEM certificate" if isinstance(error, ssl.SSLError) else error.strerror
-        raise MachineError(f"{place} cannot be used: {why}") from None
-    except ValueError:
-        raise MachineError(f"{place} cannot be used: is no PEM certificate") from None
-    return text
+    return certificates(config.folder / config.tls.acme_ca)

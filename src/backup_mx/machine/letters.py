@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from backup_mx.errors import MachineError
@@ -12,6 +12,7 @@ from backup_mx.machine.ship import Answer, Host, Tell
 from backup_mx.relay.operator import imports, parcel
 from backup_mx.relay.operator.parcel import Letter
 from backup_mx.relay.operator.verbs import PROGRAM
+from backup_mx.relay.root.protocol import Result
 
 _SENT = 32 << 20  # characters in one run of import
 
@@ -39,39 +40,55 @@ def read(file: Path) -> tuple[Path, Letter]:
     return body, letter
 
 
-def put_back(host: Host, folder: Path, ids: Collection[str], tell: Tell) -> list[str]:
-    """Import those of a folder's messages that are meant; return the queue IDs of those taken.
+def put_back(host: Host, meant: Iterable[tuple[Path, Letter]], tell: Tell) -> list[str]:
+    """Import messages that whole() returned; return the queue IDs of those taken.
 
     A message that the relay has already is not taken twice; why one was not taken is told. Raises
-    MachineError.
+    MachineError, also where one is not any more what whole() saw.
     """
-    meant = [found for queue_id, found in whole(folder).items() if queue_id in ids]
     taken: list[str] = []
     for batch in batches(meant):
         answer = host.run((PROGRAM, "import", "--carry"), stdin="\n".join(batch).encode())
-        for queue_id, done, said in _results(answer):
-            if done:
-                taken.append(queue_id)
+        for each in results(answer):
+            if each.done:
+                taken.append(each.id)
             else:
-                tell(f"{queue_id} was not put back: {said}")
+                tell(f"{each.id} was not put back: {each.said}")
     return taken
 
 
-def _results(answer: Answer) -> list[tuple[str, bool, str]]:
+def results(answer: Answer) -> list[Result]:
+    """Return what a relay says became of each message, in the last line of its answer.
+
+    Raises MachineError, with what it complained of, where that is not what is told.
+    """
+    last = answer.stdout.rstrip().rpartition("\n")[2]
     try:
-        results = json.loads(answer.stdout)["results"]
-        return [(str(each["id"]), each["done"] is True, str(each["said"])) for each in results]
+        return [_result(each) for each in json.loads(last)["results"]]
     except (KeyError, RecursionError, TypeError, ValueError):
-        said = answer.stderr.strip().removeprefix("backup-mx: ")
-        raise MachineError(f"importing failed: {said or 'no answer'}") from None
+        told = answer.said or "the relay did not answer as it should"
+        raise MachineError(told) from None
+
+
+def _result(told: object) -> Result:
+    match told:
+        case {"id": str(queue_id), "done": bool(done), "said": str(said)}:
+            return Result(queue_id, done, said)
+    raise ValueError("no result")
 
 
 def batches(meant: Iterable[tuple[Path, Letter]]) -> Iterator[list[str]]:
-    """Yield the lines that carry some of the messages at a time (parcel.carried)."""
+    """Yield the lines that carry some of the messages at a time (parcel.carried).
+
+    Raises MachineError where one cannot be read.
+    """
     batch: list[str] = []
     for body, letter in meant:
-        with body.open("rb") as stream:
-            batch += [*parcel.carried(letter.id, stream), parcel.sealed(letter)]
+        try:
+            with body.open("rb") as stream:
+                batch += [*parcel.carried(letter.id, stream), parcel.sealed(letter)]
+        except OSError as error:
+            raise MachineError(f"{body} cannot be read: {error.strerror}") from None
         if sum(map(len, batch)) > _SENT:
             yield batch
             batch = []

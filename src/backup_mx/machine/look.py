@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from backup_mx.errors import MachineError
-from backup_mx.machine import probe
+from backup_mx.machine import probe, ship
 from backup_mx.machine.sent import ask
 from backup_mx.machine.ship import Host
 from backup_mx.relay import state
@@ -58,21 +57,21 @@ class Look:
 
 
 def look(host: Host, ssh_port: int) -> Look:
-    """Ask a relay what it is; of its certificate and its keys not with port 0.
+    """Ask a relay for its state; with ssh_port 0 not for its certificate and SSH keys.
 
     Raises MachineError, UnreachableError.
     """
     facts = ask(host, probe, ssh_port)
     status = host.run((PROGRAM, "status", "--json"))
     if status.code == 0:
-        told = _object(status.stdout)
+        told = ship.facts(status.stdout)
         facts |= {"snapshot": told.get("snapshot"), "maintenance": told.get("maintenance") or 0.0}
     return of_facts(facts)
 
 
 def read(text: str) -> Look:
     """Read back what Look.text wrote. Raises MachineError."""
-    return of_facts(_object(text))
+    return of_facts(ship.facts(text))
 
 
 def of_facts(facts: Mapping[str, Any]) -> Look:
@@ -88,16 +87,9 @@ def of_facts(facts: Mapping[str, Any]) -> Look:
             certificate=Certificate(**found) if found else None,
             wireguard=str(facts["wireguard"]),
             ssh=tuple(map(str, facts["ssh"])),
-            snapshot=state.from_text(json.dumps(known)) if known else None,
+            snapshot=state.of(known) if known else None,
             maintenance=float(facts.get("maintenance", 0.0)),
             left=str(facts.get("left", "")),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise MachineError(f"the relay does not say what it is: {error!r}") from None
-
-
-def _object(text: str) -> dict[str, Any]:
-    with contextlib.suppress(RecursionError, ValueError):
-        if isinstance(found := json.loads(text), dict):
-            return found
-    raise MachineError(f"the relay answered no facts: {text[:200]!r}")

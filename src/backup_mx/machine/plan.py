@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ from typing import Any
 from backup_mx.config import Config
 from backup_mx.config.options import Relay
 from backup_mx.errors import MachineError, UnreachableError
-from backup_mx.machine import letters
 from backup_mx.machine.look import Look
 from backup_mx.machine.wireguard import tunnels
 from backup_mx.relay import text
@@ -26,7 +25,8 @@ class Plan:
     """What would happen to ``relay``.
 
     before is what it is now, None where it cannot be asked; silent says why it cannot; exported is
-    a folder with messages that were taken out of it.
+    a folder with messages that were taken out of it, kept the queue IDs of those that lie whole in
+    it.
     """
 
     config: Config
@@ -35,6 +35,7 @@ class Plan:
     before: Look | None
     silent: str = ""
     exported: Path | None = None
+    kept: Collection[str] = ()
 
     def renewed(self, before: Look) -> Plan:
         """Return the same plan for what the relay is by now."""
@@ -57,7 +58,7 @@ class Plan:
         """The messages that would die with the machine."""
         if self.volume:
             return []
-        return sorted(self.waiting.keys() - kept(self.exported))
+        return sorted(self.waiting.keys() - set(self.kept))
 
     @property
     def dies(self) -> tuple[str, ...]:
@@ -161,7 +162,7 @@ class Plan:
         name, left = self.relay.name, self.left_behind
         folder = self.exported or f"{name}-mail"
         again = f"  backup-mx export {name} --all -o {folder}"
-        if self.exported and kept(self.exported):
+        if self.kept:
             some = ", ".join(left[:_NAMED]) + ", …" * (len(left) > _NAMED)
             are = "is" if len(left) == 1 else "are"
             return (
@@ -174,8 +175,3 @@ class Plan:
             f"{again}\n"
             f"  backup-mx rebuild {name} --exported {folder}"
         )
-
-
-def kept(folder: Path | None) -> set[str]:
-    """Return the queue IDs of the messages that lie whole in a folder which export wrote."""
-    return set(letters.whole(folder))

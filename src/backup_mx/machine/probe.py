@@ -115,11 +115,11 @@ def names_of(der: bytes) -> dict[str, Any]:
     return {
         "issuer": read.get("issuer", ""),
         "own": bool(printed) and read.get("issuer") == read.get("subject"),
-        "until": moment(until),
+        "until": read_time(until),
     }
 
 
-def moment(told: str) -> float:
+def read_time(told: str) -> float:
     """Read ``Jan  2 03:04:05 2030``, in UTC, 0.0 for anything else."""
     with contextlib.suppress(ValueError):
         month, day, clock, year = told.split()

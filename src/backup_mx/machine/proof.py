@@ -12,6 +12,7 @@ from backup_mx.findings import Finding
 from backup_mx.machine.look import Certificate, Look
 from backup_mx.machine.wireguard import private_key, public_key, tunnels
 from backup_mx.relay import text
+from backup_mx.relay.operator.status import sum_line
 from backup_mx.relay.state import Primary, Snapshot, Sums
 
 _NAMED = 3  # queue IDs in a finding
@@ -134,14 +135,11 @@ def _ledger(after: Snapshot | None) -> Finding:
         return Finding("ledger", "unknown", "its agent has said nothing yet", "backup-mx status")
     if after.reconciled is None or after.reconciled < after.started:
         return Finding("ledger", "unknown", "not yet held against the queue", "backup-mx ledger")
-    sums = after.sums
-    saw = (
-        f"{sums.accepted:,} accepted, {sums.delivered:,} delivered, {sums.waiting:,} waiting,"
-        f" {sums.held:,} held, {sums.deleted:,} deleted"
-    )
-    if sums.even:
-        return Finding("ledger", "pass", f"{saw}: it adds up")
-    return Finding("ledger", "fail", f"{saw}: {sums.differences:,} differ", "backup-mx ledger")
+    saw = sum_line(after.sums).removeprefix("ledger: ")
+    if after.sums.even:
+        return Finding("ledger", "pass", saw)
+    saw += f"; {after.sums.differences:,} differ"
+    return Finding("ledger", "fail", saw, "backup-mx ledger")
 
 
 def _certificate(before: Certificate | None, after: Certificate | None) -> Finding:

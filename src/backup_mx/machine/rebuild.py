@@ -14,6 +14,7 @@ import shlex
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from backup_mx.config import Config
@@ -28,6 +29,7 @@ from backup_mx.machine.proof import Wanted, prove
 from backup_mx.machine.providers import Provider
 from backup_mx.machine.ship import Host, Tell
 from backup_mx.relay import text
+from backup_mx.relay.operator.parcel import Letter
 
 WAIT_S = 1800.0
 """A new machine may wait 10 minutes for its network and its packages, after it was made."""
@@ -36,7 +38,7 @@ PROOF_S = 180.0
 _POLL_S = 5.0
 _OLD = "waiting for the old machine to go"
 _STOP_S = 60.0
-_POSTFIX = ("postfix.service", "postfix@-.service")
+POSTFIX = ("postfix.service", "postfix@-.service")
 """Debian 12 runs the second for the first; who starts either starts Postfix."""
 _AGENT = "backup-mx-agent.service"
 
@@ -68,20 +70,31 @@ class Rebuild:
         """What the config says of it."""
         return self.config.relays[self.name]
 
+    @cached_property
+    def _letters(self) -> dict[str, tuple[Path, Letter]]:
+        """What lies whole in the folder of what was exported: each is hashed once, not each time.
+
+        Raises MachineError where there is none.
+        """
+        return letters.whole(self.exported)
+
     @property
-    def _resume(self) -> str:
+    def resume(self) -> str:
         """The command that goes on from here, with what is to be put back."""
         folder = f" --exported {shlex.quote(str(self.exported))}" if self.exported else ""
         return f"backup-mx rebuild {self.name} --resume{folder}"
 
-    def planned(self, provider: Provider, *, gone: bool = False) -> Plan:
+    def planned(self, provider: Provider | None, *, gone: bool = False) -> Plan:
         """Ask the relay, and return what would happen; nothing is changed.
 
-        ``gone``: the operator knows that it cannot be asked. Raises MachineError where mail would
-        be lost, UnreachableError where nobody can tell and nobody said that it does not matter.
+        Without a provider the operator replaces the machine. ``gone``: he knows that it cannot be
+        asked. Raises MachineError where mail would be lost, UnreachableError where nobody can tell
+        and nobody said that it does not matter.
         """
         found, silent = self._asked()
-        plan = Plan(self.config, self.relay, provider.words, found, silent, self.exported)
+        how = provider.words if provider else "you, by hand"
+        kept = self._letters.keys()
+        plan = Plan(self.config, self.relay, how, found, silent, self.exported, kept)
         plan.refuse(gone=gone)
         return plan
 
@@ -113,7 +126,7 @@ class Rebuild:
             provider.replace()
         except BaseException as error:
             self.tell(
-                f"that did not come about. If the machine was replaced all the same: {self._resume}"
+                f"that did not come about. If the machine was replaced all the same: {self.resume}"
             )
             if last:
                 on_volume = plan.renewed(last).volume
@@ -136,8 +149,8 @@ class Rebuild:
         started = False
         try:
             with contextlib.suppress(BackupMxError):
-                self.host.run(["systemctl", "unmask", *_POSTFIX])
-                done = self.host.run(["systemctl", "start", _POSTFIX[0]])
+                self.host.run(["systemctl", "unmask", *POSTFIX])
+                done = self.host.run(["systemctl", "start", POSTFIX[0]])
                 self.host.run(["systemctl", "start", _AGENT])  # which a relay may not have
                 started = done.code == 0 and self._running
         finally:
@@ -150,15 +163,19 @@ class Rebuild:
             self.tell(line)
 
     @property
-    def _by_hand(self) -> str:
-        """What the operator can do to have the old machine take mail again."""
+    def systemctl(self) -> str:
+        """The command by which the operator starts and stops what runs on the relay."""
         ssh = self.relay.ssh
         sudo = "" if ssh.user == "root" else "sudo "
-        systemctl = f"  ssh -p {ssh.port} {ssh.user}@{ssh.host} {sudo}systemctl"
+        return f"ssh -p {ssh.port} {ssh.user}@{ssh.host} {sudo}systemctl"
+
+    @property
+    def _by_hand(self) -> str:
+        """What the operator can do to have the old machine take mail again."""
         return (
             "If the old machine is still there, and is to take mail again:\n"
-            f"{systemctl} unmask {' '.join(_POSTFIX)}\n"
-            f"{systemctl} start {_POSTFIX[0]} {_AGENT}"
+            f"  {self.systemctl} unmask {' '.join(POSTFIX)}\n"
+            f"  {self.systemctl} start {POSTFIX[0]} {_AGENT}"
         )
 
     @property
@@ -174,9 +191,9 @@ class Rebuild:
         """
         self.tell("stopping its mail; senders try again")
         # This fails where one of them is not there.
-        self.host.run(["systemctl", "stop", *_POSTFIX, _AGENT])
+        self.host.run(["systemctl", "stop", *POSTFIX, _AGENT])
         # Not before: systemd forgets how to stop what is masked.
-        ship.must(self.host, ["systemctl", "mask", *_POSTFIX])
+        ship.must(self.host, ["systemctl", "mask", *POSTFIX])
         ends = self.clock.now() + _STOP_S
         while self._running:
             if self.clock.now() > ends:
@@ -222,13 +239,14 @@ class Rebuild:
         """
         if self.exported is None:
             return []
-        left = set(before.queue if before else letters.whole(self.exported))
+        left = set(before.queue if before else self._letters)
         left -= look(self.host, 0).queue.keys()
         self.tell(f"putting {text.counted(len(left))} back from {self.exported}")
         back: list[str] = []
         ends = self.clock.now() + PROOF_S
         while True:
-            back += letters.put_back(self.host, self.exported, left, self.tell)
+            meant = [found for queue_id, found in self._letters.items() if queue_id in left]
+            back += letters.put_back(self.host, meant, self.tell)
             left -= set(back)
             if not left or self.clock.now() > ends:
                 return back
@@ -254,7 +272,7 @@ class Rebuild:
                 by_hand = f". {self._by_hand}" if state == _OLD else ""
                 raise UnreachableError(
                     f"{self.name} is not back after {minutes:.0f} minutes: {state}. Once it is:"
-                    f" {self._resume}{by_hand}"
+                    f" {self.resume}{by_hand}"
                 )
             self.clock.sleep(_POLL_S)
 
@@ -282,7 +300,7 @@ class Rebuild:
             f" provider's console shows of its first boot; then:\n"
             f"  ssh-keygen -R '{known}'\n"
             f"  ssh -p {ssh.port} {ssh.user}@{ssh.host} true\n"
-            f"  {self._resume}"
+            f"  {self.resume}"
         )
 
     def _proven(self, before: Look | None, applied: str, back: Collection[str]) -> list[Finding]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from backup_mx.config import Config
+from backup_mx.config import Config, files
 from backup_mx.config.options import Domain
-from backup_mx.errors import MachineError
-from backup_mx.relay.tables import addresses
 
 _POSTMASTER = "postmaster"
 
@@ -42,18 +40,7 @@ def _of(config: Config, domain: Domain, kinds: set[str]) -> Iterator[str]:
         return
     yield f"{_POSTMASTER}@{domain.name}"
     if domain.recipients.kind == "table":
-        yield from _table(config, domain)
-
-
-def _table(config: Config, domain: Domain) -> tuple[str, ...]:
-    place = config.folder / domain.recipients.source
-    try:
-        text = place.read_text(encoding="utf-8")
-    except OSError as error:
-        raise MachineError(f"{place} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise MachineError(f"{place} is not text in UTF-8") from None
-    return addresses(text, domain.name, str(place))
+        yield from files.recipients(config.folder / domain.recipients.source, domain.name)
 
 
 def _domains(config: Config, kind: str) -> list[str]:

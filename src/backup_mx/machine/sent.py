@@ -9,9 +9,8 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from backup_mx.errors import MachineError
 from backup_mx.machine import syntax
-from backup_mx.machine.ship import Host, must
+from backup_mx.machine.ship import Host, facts, must
 
 # One text on standard input: no file is left there, nothing of ours has to be installed, and where
 # it is, in whatever version, it stands aside: what sys.modules has is not looked for (importlib,
@@ -33,11 +32,7 @@ def ask(host: Host, program: ModuleType, wanted: object) -> dict[str, Any]:
     """
     sources = [(each.__name__, inspect.getsource(each)) for each in _needed(program)]
     text = _PROGRAM.format(sources=json.dumps(sources), wanted=json.dumps(wanted))
-    said = must(host, ("python3", "-I", "-"), stdin=text.encode())
-    try:
-        return dict(json.loads(said))
-    except (TypeError, ValueError, RecursionError):
-        raise MachineError(f"the machine answered no facts: {said[:200]!r}") from None
+    return facts(must(host, ("python3", "-I", "-"), stdin=text.encode()))
 
 
 def _needed(program: ModuleType) -> list[ModuleType]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import os
 import re
@@ -14,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from backup_mx.config.values import SshTarget
 from backup_mx.errors import HostError, MachineError, UnreachableError
@@ -37,6 +38,7 @@ _HEARD = 8  # times that where somebody does: an export brings 48 MiB of mail, a
 _SLOWEST = 32 << 10  # bytes a second, on the way up
 _COMPLAINTS = 1 << 20  # bytes of stderr that are kept, the last ones
 _TOLD = 2000  # characters of them in a message
+_OURS = "backup-mx: "
 _PIECE = 64 << 10
 _TICK = 0.1  # seconds until one looks again whether a program has ended
 
@@ -51,12 +53,20 @@ class Answer:
 
     @property
     def words(self) -> str:
-        """What it complained of, fit for a message: the end of it."""
-        return self.stderr.strip()[-_TOLD:]
+        """What it complained of, fit for a message: the end of it.
+
+        ssh ends its own lines with CR LF, and those it passes on with LF (OpenSSH, log.c).
+        """
+        return "\n".join(self.stderr.strip().splitlines())[-_TOLD:]
+
+    @property
+    def said(self) -> str:
+        """The same where our own command complained: without its name before each line."""
+        return "\n".join(line.removeprefix(_OURS) for line in self.words.split("\n"))
 
     @property
     def told(self) -> str:
-        """The same, but what it said otherwise where it complained of nothing."""
+        """What it complained of, or what it said otherwise where it complained of nothing."""
         return self.words or self.stdout.strip()[-_TOLD:]
 
 
@@ -250,3 +260,11 @@ def must(host: Host, argv: Sequence[str], *, stdin: bytes = b"") -> str:
     if answer.code:
         raise MachineError(answer.told or f"{argv[0]} ended with {answer.code}")
     return answer.stdout
+
+
+def facts(text: str) -> dict[str, Any]:
+    """Read the one JSON object that a machine answered. Raises MachineError."""
+    with contextlib.suppress(RecursionError, ValueError):
+        if isinstance(found := json.loads(text), dict):
+            return found
+    raise MachineError(f"the machine answered no facts: {text[:200]!r}")
