@@ -26,7 +26,7 @@ def main(pid: int, prefix: str) -> None:
     with contextlib.suppress(ProcessLookupError):
         select.select([os.pidfd_open(pid)], [], [])
     # First who may still be at it: `backup-mx lab up` goes on without the test that ran it.
-    host.wait_for("what the tests started to end", lambda: _ended(prefix), timeout=20.0)
+    host.wait_for("what the tests started to end", lambda: _ended(prefix), timeout=60)
     failed: list[LabError] = []
     for lab in sorted(labs(prefix)):
         try:

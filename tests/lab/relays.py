@@ -115,13 +115,34 @@ class Relay:
         assert answer.code == 250
         return answer.lines[-1].rpartition(" ")[2]
 
+    def kept(
+        self, recipient: bytes, message: bytes = b"Subject: x\r\n", sender: bytes = b"a@example.net"
+    ) -> str:
+        """Have a message accepted that nobody takes, and tried once; return its queue ID.
+
+        Before that it may be being delivered, and then it cannot be put on hold.
+        """
+        queue_id = self.submit(recipient, message, sender)
+        wait_for("it to be deferred", lambda: self.queued(queue_id).queue == "deferred", 60)
+        return queue_id
+
     def queue(self) -> list[postfix.Message]:
         """Return what is in its queue."""
         return postfix.messages(self.shell(*postfix.LIST).splitlines())
 
-    def queued(self, queue_id: str) -> postfix.Message:
-        """Return the message of that queue ID. Raises StopIteration when there is none."""
-        return next(message for message in self.queue() if message.id == queue_id)
+    def queued(self, queue_id: str = "") -> postfix.Message:
+        """Return the message of that queue ID, or the only one there is.
+
+        A listing misses what moves meanwhile: it is asked for again. Raises LabError in the end.
+        """
+        found: list[postfix.Message] = []
+
+        def listed() -> bool:
+            found[:] = [each for each in self.queue() if queue_id in ("", each.id)]
+            return len(found) == 1
+
+        wait_for(f"{queue_id or 'one message'} to be in the queue", listed)
+        return found[0]
 
     def shell(self, *argv: str) -> str:
         """Run a command on it and return what it printed."""
@@ -186,6 +207,6 @@ def booted(
         yield relay
 
 
-def wait_for(what: str, ready: host.Check, timeout: float = 20.0) -> None:
+def wait_for(what: str, ready: host.Check, timeout: float = 60.0) -> None:
     """Wait until ``ready`` says so, at most ``timeout`` seconds. Raises LabError."""
     host.wait_for(what, ready, timeout=timeout)

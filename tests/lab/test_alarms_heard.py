@@ -268,9 +268,7 @@ def values(watch: Watch, metric: str) -> list[str]:
 @tells("held")
 def test_mail_on_hold(relay: Relay, heard: Hearing) -> None:
     """By the operator."""
-    queue_id = relay.submit(ALICE, b"Subject: x\r\n")
-    wait_for("it to wait", lambda: relay.queued(queue_id).queue == "deferred", PATIENCE)
-    relay.shell("backup-mx", "hold", queue_id)
+    relay.shell("backup-mx", "hold", relay.kept(ALICE))
     heard("MailHeld")
     heard.notice("held")
     relay.empty()
@@ -343,6 +341,36 @@ def test_a_disk_that_fills(relay: Relay, heard: Hearing) -> None:
             heard.forget()
     finally:
         relay.shell("rm", filler)
+
+
+@pytest.mark.long
+@hears("DiskDamaged")
+@tells("disk")
+def test_a_disk_that_is_damaged(relay: Relay, heard: Hearing) -> None:
+    """ext4 finds an error: no new mail is taken, what waits can be copied, a boot mends it."""
+    kept = relay.kept(ALICE)
+    relay.shell("sync")  # what the journal lacks by then cannot be read before the next boot
+    device = relay.machine.volume.attach()
+    Path("/sys/fs/ext4", device.name, "trigger_fs_error").write_text("1")
+    heard("DiskDamaged")
+    heard.notice("disk")
+    with relay.client() as client:
+        client.greeted().wire.settimeout(5)
+        with pytest.raises(TimeoutError):  # cleanup(8) tries to make the file until it can
+            client.envelope(b"a@example.net", ALICE)
+    wait_for(
+        "status to look at the disk itself, as the agent can keep nothing there",
+        lambda: "DAMAGED, or read-only" in relay.shell("backup-mx", "status"),
+        PATIENCE,
+    )
+    relay.shell("tar", "-C", "/srv/backup-mx", "-czf", "/root/kept.tar.gz", "spool")
+    assert kept in relay.shell("tar", "-tzf", "/root/kept.tar.gz")
+    relay.machine.kill()
+    relay.machine.boot()
+    relay.machine.listening(25)
+    heard("DiskDamaged", status="resolved")
+    assert relay.queued(kept).size
+    relay.empty()
 
 
 @pytest.mark.long

@@ -182,7 +182,7 @@ def outside(relay: Relay) -> Iterator[Place]:
 
 def test_the_agent_tells_out_of_its_sandbox(relay: Relay, outside: Place) -> None:
     """With the unit's own limits; what the place is told with is not in the journal."""
-    relay.shell("backup-mx", "hold", relay.submit(b"eve@example.org", b"Subject: x\r\n\r\nx\r\n"))
+    relay.shell("backup-mx", "hold", relay.kept(b"eve@example.org"))
     wait_for("the notice to arrive", lambda: bool(outside.got), timeout=120)
     path, headers, body = outside.got[0]
     told = json.loads(body)

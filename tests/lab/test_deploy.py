@@ -301,7 +301,7 @@ def metadata_asked(site: Site, address: str, *users: int) -> list[bool]:
         argv = ["setpriv", f"--reuid={user}", "--clear-groups", "python3", "-c", ask, address]
         return bare.run([*argv, str(port)], check=False).returncode == 0
 
-    host.wait_for("both", lambda: asked(80, 0) and asked(53, 0), timeout=30)
+    host.wait_for("both", lambda: asked(80, 0) and asked(53, 0), timeout=60)
     found = [*(asked(80, user) for user in users), asked(53, users[-1])]
     bare.run(["systemctl", "stop", "metadata-80", "metadata-53"])
     bare.run(["ip", "address", "delete", *place[:3]])
@@ -435,7 +435,7 @@ def test_user_data_run_again_keeps_what_was_deployed(site: Site) -> None:
     mx2.ready(300)
     assert applied(mx2) == version(archive)
     assert "done: nothing to change" in mx2.run(["cat", "/var/log/cloud-init-output.log"]).text
-    host.wait_for("the agent", lambda: agent_is_up(mx2), timeout=30)
+    host.wait_for("the agent", lambda: agent_is_up(mx2), timeout=60)
 
 
 def test_an_operator_with_a_new_machine_at_oracle_gets_in(site: Site) -> None:

@@ -190,6 +190,26 @@ def test_a_key_that_the_server_does_not_accept(
         settings.replace(operator.world.name, text)
 
 
+def test_a_text_that_is_cut_makes_way(operator: Operator, zone: Zone) -> None:
+    """However it was cut when somebody wrote it: of two such texts senders would heed neither."""
+    text = settings.text(operator.world.name)
+    more = '[mta_sts]\nreports_to = "tls@example.org"\n'
+    settings.replace(operator.world.name, settings.with_options(text, more))
+    try:
+        prove(operator)
+        zone.set("_smtp._tls", "TXT", '"v=TLSRPTv1;" " rua=mailto:old@example.org"', '"else"')
+        told = operator.run("dns", "publish", "--yes", "--json", code=1).json
+        assert ("TLS reports", "pass") in outcome(told), told
+        texts = [each for each in zone.records(KNOT) if each.startswith("_smtp._tls.")]
+        assert sorted(each.partition(" TXT ")[2] for each in texts) == [
+            '"else"',
+            '"v=TLSRPTv1; rua=mailto:tls@example.org"',
+        ]
+    finally:
+        settings.replace(operator.world.name, text)
+        zone.set("_smtp._tls", "TXT")
+
+
 def test_in_a_signed_zone_the_key_is_published(operator: Operator, zone: Zone) -> None:
     """Before the MX is, the TLSA record of the very key that the relay shows to senders."""
     prove(operator)

@@ -50,7 +50,7 @@ def swept(drill: Drill) -> None:
     for place in (drill.sender, drill.relay):
         place.machine.run(["postsuper", "-d", "ALL"])
     wait_for("the queues to be empty", lambda: drill.sender.waiting + drill.relay.waiting == 0,
-             timeout=10)  # fmt: skip
+             timeout=60)  # fmt: skip
 
 
 def marks(report: dict[str, Any]) -> list[str]:

@@ -82,7 +82,7 @@ def test_the_relay_gets_through(world: World) -> None:
     host.wait_for(
         "the primary's log to name the relay",
         lambda: f"CONNECT from [{RELAY}]" in log.read_text()[seen:],
-        timeout=5,
+        timeout=60,
     )
 
 
@@ -115,7 +115,7 @@ def test_loading_twice_is_loading_once(world: World, edge: Machine, kind: str) -
     follow(edge, kind, "Load")
     follow(edge, kind, "Load")
     assert ruleset(edge) == before
-    host.wait_for("the relay to get through", lambda: reached(world), timeout=20)
+    host.wait_for("the relay to get through", lambda: reached(world), timeout=60)
 
 
 def test_a_reload_of_the_router_s_own_rules_keeps_ours(world: World, edge: Machine) -> None:
@@ -148,7 +148,7 @@ def test_an_undone_kit_leaves_the_router_as_it_was(world: World, edge: Machine, 
     assert all(files[path] == content for path, content in left.items())
     follow(edge, kind, "Load")
     assert (ruleset(edge), configuration(edge)) == (before, files)
-    host.wait_for("the relay to get through", lambda: reached(world), timeout=20)
+    host.wait_for("the relay to get through", lambda: reached(world), timeout=60)
 
 
 def configuration(edge: Machine) -> dict[str, str]:

@@ -66,7 +66,7 @@ def test_a_blank_disk_becomes_the_volume(relay: Relay) -> None:
     queue_id = relay.submit(b"alice@example.org", MAIL)
     assert relay.queued(queue_id).size
     on_volume = relay.machine.volume.view / "spool"
-    assert [path for path in on_volume.rglob(queue_id) if path.is_file()]
+    host.wait_for("it on the volume", lambda: bool(list(on_volume.rglob(queue_id))), timeout=60)
     assert not list((relay.machine.root / SPOOL[1:]).glob("*"))
 
 
@@ -129,8 +129,8 @@ def test_without_its_volume_a_relay_takes_no_mail(relay: Relay) -> None:
     assert list((machine.root / "srv/backup-mx").iterdir()) == []
     machine.run(["e2label", device, "backup-mx"])
     machine.run(["systemctl", "start", "postfix.service"])
-    host.wait_for("Postfix", lambda: postfix_is_up(relay), timeout=30)
-    assert relay.queue()
+    host.wait_for("Postfix", lambda: postfix_is_up(relay), timeout=60)
+    host.wait_for("the mail", lambda: bool(relay.queue()), timeout=60)
 
 
 def boot(world: World, messages: int = 10, **options: Any) -> dict[str, Any]:  # noqa: ANN401

@@ -213,7 +213,8 @@ def test_postscreen_makes_an_unknown_relay_wait(
     logged = primary.path(primary.role.mail_log)
     before = len(logged.read_text())
     drain()
-    assert f"PASS NEW [{RELAY}]" in logged.read_text()[before:]
+    passed = f"PASS NEW [{RELAY}]"
+    host.wait_for(passed, lambda: passed in logged.read_text()[before:], timeout=_PATIENCE)
     with network.inside(names.scoped(world.name, "internet")):
         wire = socket.create_connection((layout.EDGE, 25), _PATIENCE, ("192.0.2.80", 0))
     wire.sendall(b"EHLO client.example.net\r\n")

@@ -130,7 +130,7 @@ def test_nothing_that_was_taken_goes_elsewhere(relay: Relay, client: Session) ->
     """Whatever recipients are taken, the queue knows them in our domain only."""
     assert {reply.code for reply in client.envelope(b"", *OURS, *OPERATORS)} == {250}
     assert client.content(b"Subject: odd recipients\r\n").code == 250
-    recipients = [each.address for message in relay.queue() for each in message.recipients]
+    recipients = [each.address for each in relay.queued().recipients]
     assert recipients
     assert [each for each in recipients if not each.lower().endswith("@example.org")] == []
 
@@ -140,7 +140,7 @@ def test_the_host_has_a_postmaster(relay: Relay, client: Session, recipient: byt
     """Postmaster without a domain, and the host's own people, are the operator at the primary."""
     assert client.envelope(b"a@example.net", recipient)[-1].code == 250
     assert client.content(b"Subject: hello\r\n").code == 250
-    assert [each.address for each in relay.queue()[0].recipients] == ["postmaster@example.org"]
+    assert [each.address for each in relay.queued().recipients] == ["postmaster@example.org"]
 
 
 def test_the_host_has_nobody_else(client: Session) -> None:
@@ -271,8 +271,7 @@ def test_no_message_is_smuggled(relay: Relay, client: Session, end: bytes) -> No
     replies = [client.hear()]
     while str(replies[-1]) != "250 2.0.0 Ok":
         replies.append(client.hear())
-    assert len(relay.queue()) == 1
-    assert [each.address for each in relay.queue()[0].recipients] == ["alice@example.org"]
+    assert [each.address for each in relay.queued().recipients] == ["alice@example.org"]
 
 
 @pytest.mark.parametrize(
@@ -341,4 +340,4 @@ def test_a_full_disk_defers(relay: Relay, small_disk: str) -> None:
         relay.shell("rm", small_disk)
         assert {reply.code for reply in client.envelope(b"", b"alice@example.org")} == {250}
         assert client.content(message).code == 250
-    assert [each.size > len(message) for each in relay.queue()] == [True]
+    assert relay.queued().size > len(message)

@@ -80,7 +80,7 @@ def test_an_update_reaches_both_servers(world: World) -> None:
         host.wait_for(
             f"the MX at {server}",
             partial(knows_all, world, server),
-            timeout=10,
+            timeout=60,
         )
     Zone(world).set("@", "MX", "10 mail.example.org.")
     assert asked(world, RESOLVER, "example.org", "MX") == BEFORE

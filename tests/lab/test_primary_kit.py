@@ -100,7 +100,7 @@ def straight_to_smtpd(world: World) -> bool:
         said.extend(line for line in lines if f"[{INNER}]" in line and "postscreen" in line)
         return any("LISTED" in line or " PASS " in line for line in said)
 
-    host.wait_for("postscreen's verdict", judged, timeout=10)
+    host.wait_for("postscreen's verdict", judged, timeout=60)
     return any("ALLOWLISTED" in line for line in said)
 
 
@@ -225,7 +225,7 @@ def test_bayes_learns_from_drained_spam(world: World) -> None:
         lines = log.read_bytes()[before:].decode(errors="replace").splitlines()
         return any("learn" in line and "spam" in line for line in lines)
 
-    host.wait_for("rspamd to learn", learnt, timeout=10)
+    host.wait_for("rspamd to learn", learnt, timeout=60)
 
 
 def test_a_relay_may_not_relay(world: World) -> None:

@@ -87,7 +87,7 @@ NOTICES: Mapping[str, str] = {
     "at-risk": "waiting for long: ",
     "certificate": "the certificate expires in ",
     "crashes": "the agent crashed ",
-    "disk": r"\S+ \S+ left on the mail's disk",
+    "disk": r"\S+ \S+ left on the mail's disk|the mail's disk is damaged",
     "drained": "handed over to home: ",
     "given-up": "Postfix has given up mail",
     "guarded": "the guard against expiry does not run",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Playwright, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Playwright, expect, sync_playwright
 from screens import Screen, Show, running
 from web_world import PretendView
 
@@ -23,6 +23,7 @@ document.addEventListener("securitypolicyviolation", (event) =>
 @pytest.fixture(scope="module")  # asyncio.run fails while Playwright runs
 def playwright() -> Iterator[Playwright]:
     """Yield Playwright; it ends its browsers with itself."""
+    expect.set_options(timeout=PATIENCE)  # which a context's default does not reach
     with sync_playwright() as started:
         yield started
 

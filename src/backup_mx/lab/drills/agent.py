@@ -101,7 +101,7 @@ class Agent:
     def snapshot(self) -> Snapshot | None:
         """Return what it knows, None while it has never known anything."""
         said = self.ask("status")["snapshot"]
-        return state.from_text(json.dumps(said)) if said else None
+        return state.of(said) if said else None
 
     def even(self, since: float, *, by_the_spool: bool) -> bool:
         """Whether its ledger adds up: looked at, or held against the spool, after that second."""

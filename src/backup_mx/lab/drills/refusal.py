@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from backup_mx.errors import LabError
 from backup_mx.lab.drills.base import Drill
 from backup_mx.lab.host import wait_for
 from backup_mx.lab.reconcile import Sent
+from backup_mx.relay.queue.postfix import Message
 
 MAIN_CF = "/etc/postfix/main.cf"
 STAGE_SECONDS = 180.0
@@ -88,31 +90,39 @@ class Refusal(Drill):
         else:
             self.restore_the_primary()
         self.relay.flush()
-        failures = self.until_told(stage)
+        listed, failures = self.until_told(stage)
         counts = {
-            "waiting": self.relay.waiting,
+            "waiting": len(listed),
             "delivered": self.mailboxes.count - delivered,
             "notices": self.notices - notices,
         }
         self.stages.append({"stage": stage.title, "words": stage.words, **counts,
-                            "reasons": dict(self.reasons().most_common(5))})  # fmt: skip
+                            "reasons": dict(reasons(listed).most_common(5))})  # fmt: skip
         if counts != {"waiting": self.messages, "delivered": 0, "notices": 0}:
             failures.append(f"while {stage.title}: {counts}, of {self.messages} messages")
         return failures
 
-    def until_told(self, stage: Stage) -> list[str]:
-        """Wait until the queue shows the primary's words for every message."""
-        what = f'the queue to say "{stage.words}" of each'
-        try:
-            wait_for(what, lambda: self.told(stage.words), timeout=STAGE_SECONDS)
-        except LabError as error:
-            return [str(error)]
-        self.timeline.event(f'the queue says "{stage.words}" of each message')
-        return []
+    def until_told(self, stage: Stage) -> tuple[list[Message], list[str]]:
+        """Wait until the queue shows the primary's words for every message.
 
-    def told(self, words: str) -> bool:
+        Return the listing that does, or the last one, and what did not come about. A moment later
+        messages are tried again: what moves is not listed then, nor why what is tried has waited.
+        """
+        listed: list[Message] = []
+
+        def told() -> bool:
+            listed[:] = self.relay.messages()
+            return self.told(listed, stage.words)
+
+        try:
+            wait_for(f'the queue to say "{stage.words}" of each', told, timeout=STAGE_SECONDS)
+        except LabError as error:
+            return listed, [str(error)]
+        self.timeline.event(f'the queue says "{stage.words}" of each message')
+        return listed, []
+
+    def told(self, queue: Sequence[Message], words: str) -> bool:
         """Whether ``words`` are why each message waits; what waits for another reason is tried."""
-        queue = self.relay.messages()
         count = sum(
             all(words in recipient.reason for recipient in message.recipients) for message in queue
         )
@@ -121,6 +131,7 @@ class Refusal(Drill):
             self.relay.flush()
         return count >= self.messages
 
-    def reasons(self) -> Counter[str]:
-        """Count the messages by the reason for which they wait."""
-        return Counter(message.recipients[0].reason for message in self.relay.messages())
+
+def reasons(queue: Iterable[Message]) -> Counter[str]:
+    """Count the messages by the reason for which they wait."""
+    return Counter(message.recipients[0].reason for message in queue)

@@ -14,7 +14,7 @@ from backup_mx.lab.host import wait_for
 from backup_mx.lab.reconcile import Sent
 
 OPTIONS = "[intake]\nstandby = true\n"
-PATIENCE = 200.0  # the gate closes slowly: relay.standby.STABLE
+PATIENCE = 200.0  # the gate closes slowly: relay/decide/standby.STABLE
 FEW = 4
 
 

@@ -38,10 +38,10 @@ class Watch:
 
     @property
     def seconds(self) -> float | None:
-        """From the first good answer to the first delivery, None unless both were seen.
+        """Seconds from the first good answer to the first delivery, None unless both were seen.
 
-        Where the good answer was seen only after the delivery, from when there was no greeting
-        yet: it was not given before that, so this is too long rather than too short.
+        Where the good answer was seen only after the delivery, they count from the last look that
+        found no greeting: rather too long than too short.
         """
         if self.first is None or self.good is None:
             return None
