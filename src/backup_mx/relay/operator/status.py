@@ -104,7 +104,7 @@ class Status:
 
     @property
     def _as_of(self) -> str:
-        """ "(as of TIME)", put behind what the agent does not report now; "" without a snapshot."""
+        """What is put behind a value that the agent does not report now: "(as of TIME)"."""
         if self.snapshot is None:
             return ""
         blind = self.snapshot.blind if self.agent else None
