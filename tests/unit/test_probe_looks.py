@@ -381,7 +381,7 @@ def test_a_relays_own_authority_is_trusted_for_it_alone(
         return {name: fact(60, "", name)}
 
     monkeypatch.setattr(shown, "facts", facts)
-    with pytest.raises(MachineError, match=r"step\.pem cannot be read"):
+    with pytest.raises(MachineError, match=r"step\.pem cannot be used: No such file"):
         smtp.trust(scene, MX2)
     (scene.config.folder / "step.pem").write_text("PEM")
     seen = smtp.trust(scene, MX2)
