@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from smtpd import certificate
 
 import pytest
 from click.testing import CliRunner
@@ -370,7 +371,7 @@ def test_an_interrupt_begins_no_other_look(
 
 
 def test_a_relays_own_authority_is_trusted_for_it_alone(
-    load: Callable[[str], Config], monkeypatch: pytest.MonkeyPatch
+    load: Callable[[str], Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The primary has a certificate of somebody else."""
     scene, asked = Scene(load('[tls]\nacme_ca = "step.pem"\n')), list[str]()
@@ -383,11 +384,13 @@ def test_a_relays_own_authority_is_trusted_for_it_alone(
     monkeypatch.setattr(shown, "facts", facts)
     with pytest.raises(MachineError, match=r"step\.pem cannot be used: No such file"):
         smtp.trust(scene, MX2)
-    (scene.config.folder / "step.pem").write_text("PEM")
+    both = certificate(tmp_path, "step.example").read_text()
+    pem = both.partition("-----BEGIN PRIVATE KEY")[0]
+    (scene.config.folder / "step.pem").write_text(pem)
     seen = smtp.trust(scene, MX2)
     assert (seen.expires, seen.renewed) == (NOW + 60 * 86_400, 14 * 86_400)
     smtp.trust(scene, Target("mail.example.org", address="mail.example.org"))
-    assert asked == ["PEM", ""]
+    assert asked == [pem.strip(), ""]
 
 
 def test_a_server_that_shows_nothing_is_unknown(
