@@ -31,7 +31,7 @@ from backup_mx.relay.operator import look
 from backup_mx.relay.queue import envelope, spool
 from backup_mx.relay.queue.spool import Entry
 from backup_mx.relay.root import client, maintenance
-from backup_mx.relay.root.protocol import HELD_BEFORE, Result
+from backup_mx.relay.root.protocol import BROKEN, HELD_BEFORE, HELD_INSTEAD, NO_ROOM, Result
 from backup_mx.relay.settings import Settings
 from backup_mx.relay.state import (
     DOWN,
@@ -771,17 +771,57 @@ def test_what_was_held_is_entered_as_soon_as_it_can_be(
     async def turn(*_: object, **__: object) -> Due:
         return due.pop(0)
 
-    async def held(holds: Mapping[str, float]) -> None:
+    async def note_holds(holds: Mapping[str, float]) -> None:
         entered.append({*holds})
         if due:
             raise MachineError("no room")
 
     monkeypatch.setattr(agent.present.books, "due", turn)
-    monkeypatch.setattr(agent.present.books, "held", held)
+    monkeypatch.setattr(agent.present.books, "note_holds", note_holds)
     for _ in range(2):
         asyncio.run(agent.duties.lifetimes())
     assert entered == [{ID}, {ID}]
     assert not agent.duties._holds
+
+
+def test_what_was_held_for_want_of_room_is_retentions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever becomes of the log's lines; what is damaged, or was on hold before, is not."""
+    answers = {
+        "a": Result("a", False, f"{NO_ROOM}: it has 3 KiB; {HELD_INSTEAD}"),
+        "b": Result("b", False, f"{BROKEN}: it ends within a record; {HELD_INSTEAD}"),
+        "c": Result("c", False, f"{NO_ROOM}: it has 3 KiB"),
+        "d": Result("d", True, "requeued"),
+        "e": Result("e", False, f"{NO_ROOM}: it has 9 KiB; {HELD_INSTEAD}"),
+    }
+    monkeypatch.setattr(client, "change", lambda _verb, ids, **_: [answers[each] for each in ids])
+    done = duties._carry_out(lifetime.Orders(requeue=("a", "b", "c", "d"), release=("e",)))
+    assert done.holds.keys() == {"a", "e"}
+    assert done.unfit == {"a", "b", "c", "e"}
+    assert (done.count, done.trouble) == (1, None)
+
+
+def test_what_cannot_be_requeued_keeps_nothing_else_from_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is left out of the rounds of an hour, and then tried again."""
+    agent = world.agent(replace(SETTINGS, retention=1000))
+    agent.present.limits = system.Limits(1e6, 1000)
+    [walker] = agent.present.walkers
+    walker.judged = replace(walker.judged, primary=Primary("home", DOWN, 1.0))
+    told = Result(ID, False, f"{BROKEN}: it ends within a record")
+    monkeypatch.setattr(client, "change", lambda *_, **__: [told])
+    left_out: list[list[str]] = []
+
+    async def due(*_: object, but: list[str], **__: object) -> Due:
+        left_out.append(but)
+        return Due() if but else Due(expiring=(Row(ID, time.time(), 1.0, "4xx", ()),))
+
+    monkeypatch.setattr(agent.present.books, "due", due)
+    for _ in range(2):
+        asyncio.run(agent.duties.lifetimes())
+    monkeypatch.setattr(duties, "RARELY", 0.0)
+    asyncio.run(agent.duties.lifetimes())
+    assert left_out == [[], [ID], []]
 
 
 def test_what_is_more_than_a_round_holds_is_let_go_at_once_and_flushed_once(
@@ -844,8 +884,8 @@ def test_what_fails_keeps_nothing_else_from_being_done(monkeypatch: pytest.Monke
         raise MachineError(f"no {verb}")
 
     monkeypatch.setattr(client, "change", change)
-    with pytest.raises(MachineError, match="no release"):
-        duties._carry_out(lifetime.Orders(hold=("a",), release=("b",), requeue=("c",)), {})
+    done = duties._carry_out(lifetime.Orders(hold=("a",), release=("b",), requeue=("c",)))
+    assert (str(done.trouble), done.count, done.holds) == ("no release", 0, {})
     assert [(verb, ids) for verb, ids, _ in asked] == [
         ("release", ("b",)), ("requeue", ("c",)), ("hold", ("a",)),
     ]  # fmt: skip

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,13 +17,13 @@ from queues import ID, OTHER, Postsuper, an_id, empty, put, where
 from backup_mx.errors import MachineError
 from backup_mx.relay import files
 from backup_mx.relay.decide import lifetime
-from backup_mx.relay.queue import spool
-from backup_mx.relay.root import changes, protocol, pulls
+from backup_mx.relay.queue import spool, whole
+from backup_mx.relay.root import changes, protocol, pulls, taking
+from backup_mx.relay.root.batch import Batch
 from backup_mx.relay.root.protocol import Result, Who
 from backup_mx.relay.state import Disk
 
 WHO = Who("root", "198.51.100.7")
-PULLED = pulls.FOLDER
 
 
 @pytest.fixture
@@ -124,8 +125,8 @@ def test_a_message_that_qmgr_loads_meanwhile_is_followed(postfix: Postsuper) -> 
     path = put(postfix, "deferred")
     found = spool.Place("deferred", path)
     path.rename(postfix.spool / "active" / ID)
-    batch = changes._Batch(postfix, contextlib.ExitStack(), {}, {}, {})
-    changes._take(batch, ID, found)
+    batch = Batch(postfix, contextlib.ExitStack())
+    taking._take(batch, ID, found)
     assert set(batch.pulled) == {ID}
 
 
@@ -285,6 +286,16 @@ def test_without_room_nothing_is_requeued(
     assert one(postfix, "requeue", old).done
 
 
+def test_for_what_there_is_no_room_no_file_is_read(
+    postfix: Postsuper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its size is enough: the disk of a full relay has other work."""
+    put(postfix, "deferred")
+    monkeypatch.setattr(spool, "disk", lambda needed, _: Disk(0, 10**9, needed))
+    monkeypatch.setattr(whole, "damage", lambda _: pytest.fail("read"))
+    assert one(postfix, "requeue").said.startswith(protocol.NO_ROOM)
+
+
 def test_a_hold_without_effect_is_not_claimed(
     postfix: Postsuper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -377,6 +388,30 @@ def test_what_postsuper_did_not_do_goes_back(
     assert where(postfix) == "deferred"
 
 
+def test_what_stays_on_hold_does_so_when_the_rest_cannot_go_back(
+    postfix: Postsuper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever comes next releases the rest alone: what is near its end would expire."""
+    bad, good = (f"{an_id(time.time() - postfix.limit)[:-1]}{each}" for each in "RS")
+    put(postfix, "active", bad).write_bytes(b"")
+    put(postfix, "active", good)
+    move, releases = postfix.change, iter([bad])
+
+    def change(option: str, ids: Iterable[str]) -> None:
+        if option == "-H" and next(releases, None) is None:
+            raise MachineError("no postsuper")
+        if option != "-r":
+            move(option, ids)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(postfix, "change", change)
+        with pytest.raises(MachineError, match="no postsuper"):
+            changes.change(postfix, "requeue", [bad, good], WHO)
+    assert (where(postfix, bad), where(postfix, good)) == ("hold", "hold")
+    pulls.recover(postfix)
+    assert (where(postfix, bad), where(postfix, good)) == ("hold", "deferred")
+
+
 class Killed(BaseException):
     """What no program hears of."""
 
@@ -429,14 +464,51 @@ def test_what_is_being_pulled_is_nobody_elses(postfix: Postsuper) -> None:
 def test_what_is_pulled_is_known_after_a_power_cut(
     postfix: Postsuper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is on disk, beside the queue, before the first message is on hold."""
+    """It is on disk before the first message is on hold, and written but once."""
     steps: list[object] = []
     monkeypatch.setattr(files, "on_disk", steps.append)
     postfix.before = steps.append
     put(postfix, "active")
     assert one(postfix, "delete").done
-    assert steps[:2] == [pulls.FOLDER, "-h"]
-    assert PULLED.parent == spool.SPOOL
+    assert steps == [pulls.FOLDER, "-h", "-d"]
+
+
+def test_without_room_to_write_it_down_nothing_is_pulled(
+    postfix: Postsuper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor noted: what is in the active queue stays there, the rest is changed."""
+    replace = files.replace
+
+    def full(path: Path, content: str, mode: int) -> None:
+        if path.parent == pulls.FOLDER:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(path, content, mode)
+
+    monkeypatch.setattr(files, "replace", full)
+    put(postfix, "active")
+    put(postfix, "deferred", OTHER)
+    left, gone = changes.change(postfix, "delete", [ID, OTHER], WHO)
+    assert not left.done
+    assert left.said.endswith("cannot be written: No space left on device")
+    assert gone == Result(OTHER, True, "deleted")
+    assert postfix.steps == [f"{OTHER}: delete {WHO}", f"-d {OTHER}"]
+    assert where(postfix) == "active"
+
+
+def test_what_cannot_be_noted_is_not_pulled(
+    postfix: Postsuper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing says any more that it is: an operator may hold it the next moment."""
+    put(postfix, "active")
+
+    def mute(_: object) -> None:
+        raise MachineError("no log")
+
+    monkeypatch.setattr(postfix, "note", mute)
+    with pytest.raises(MachineError, match="no log"):
+        one(postfix, "delete")
+    assert where(postfix) == "active"
+    assert list(pulls.FOLDER.iterdir()) == []
 
 
 def test_an_operators_hold_of_what_is_held_already_is_noted(postfix: Postsuper) -> None:

@@ -10,6 +10,7 @@ import pytest
 from ledgers import A, B, C, Desk, active, asked, removed, super_, tried
 
 from backup_mx.relay.ledger import UNKNOWN, journal
+from backup_mx.relay.ledger.clerk import MISSING
 from backup_mx.relay.ledger.query import Reader, reading
 from backup_mx.relay.ledger.rows import Filter, Story
 from backup_mx.relay.queue import postfix, reasons
@@ -236,7 +237,7 @@ def test_a_hold_of_which_no_line_is_left_stays_retentions(desk: Desk) -> None:
     """The agent says so itself where the log had no room; an operator's is nobody's known."""
     for queue_id in (A, B):
         desk.accept(queue_id)
-    desk.ledger.held({A: desk.now, C: desk.now})
+    desk.ledger.note_holds({A: desk.now, C: desk.now})
     assert desk.listed(f"hold {A}", f"hold {B}") == 0
     assert [each.id for each in desk.ledger.due(0, 0).held] == [A]
     assert story(desk, B).row.asked_by == UNKNOWN
@@ -249,7 +250,7 @@ def test_a_hold_that_agent_and_log_tell_of_is_one(desk: Desk, first: str) -> Non
     """Whoever comes first; a later one is another one."""
     desk.accept(A)
     told: list[Callable[[], None]] = [
-        lambda: desk.ledger.held({A: desk.now}),
+        lambda: desk.ledger.note_holds({A: desk.now}),
         lambda: desk.say(asked(A, "hold", "retention"), super_(A, "placed on hold")),
     ]
     for tell in told if first == "agent" else reversed(told):
@@ -467,6 +468,29 @@ def test_mail_of_a_dead_primary_hides_no_other(desk: Desk) -> None:
     desk.say(asked(C, "hold", "retention"), super_(C, "placed on hold"))
     assert held(2, {"example.com": desk.now - 60}) == [A, B]
     assert [each.why for each in desk.ledger.due(0, 0).held] == ["local", "local", "refused"]
+
+
+def test_what_was_to_be_deleted_and_is_gone_was_deleted(desk: Desk) -> None:
+    """Postfix tells nothing of a corrupt one; what nobody asked to delete is missing."""
+    for queue_id in (A, B, C):
+        desk.accept(queue_id)
+    desk.say(asked(A, "delete", "root"), asked(B, "requeue", "root"), asked(C, "delete", "root"))
+    assert desk.listed(f"deferred {C}") == 1
+    assert (story(desk, A).row.fate, story(desk, A).row.asked_by) == ("deleted", "root")
+    assert [each.done for each in story(desk, A).actions] == [True]
+    assert story(desk, B).row.trouble == MISSING
+    assert [each.done for each in story(desk, C).actions] == [False]
+
+
+def test_what_was_in_vain_is_left_out(desk: Desk) -> None:
+    """Of what is to be requeued or released, not of what is to be held."""
+    for queue_id in (A, B, C):
+        desk.accept(queue_id)
+    desk.say(asked(C, "hold", "retention"), super_(C, "placed on hold"))
+    due = desk.ledger.due(desk.now, desk.now, up={"example.com": desk.now + 1}, but=[A, C])
+    assert [each.id for each in due.expiring] == [B]
+    assert due.held == ()
+    assert [each.id for each in desk.ledger.due(desk.now, desk.now, but=[A]).overdue] == [A, B]
 
 
 def test_mail_on_its_way_hides_none_that_is_to_be_held(desk: Desk) -> None:

@@ -68,10 +68,10 @@ def test_mail_that_grew_old_in_a_maintenance_is_not_held_after_it() -> None:
     assert lifetime.decide(NOW, TERMS, [waits]) == Orders()
 
 
-def test_what_is_released_late_gets_a_new_lifetime() -> None:
-    """Postfix would give it up at the first attempt that fails."""
+def test_what_is_late_is_released_as_well() -> None:
+    """The helper makes a requeue of that where it has to: a requeue needs room for a copy."""
     held = aged(120, held=NOW - 60 * DAY, by=RETENTION, up=True, since=NOW - 1.0)
-    assert lifetime.decide(NOW, TERMS, [held]) == Orders(requeue=("X",))
+    assert lifetime.decide(NOW, TERMS, [held]) == Orders(release=("X",))
 
 
 def test_what_was_released_has_its_chance() -> None:
@@ -149,12 +149,10 @@ def test_nothing_stays_on_hold_that_its_primary_would_take(
 
 @given(messages, terms)
 def test_one_order_for_one_message(found: list[Aged], applied: Terms) -> None:
-    """And a release never runs into Postfix's limit."""
+    """No message has two."""
     orders = lifetime.decide(NOW, applied, found)
     ids = [*orders.hold, *orders.release, *orders.requeue]
     assert len(ids) == len(set(ids))
-    queued = {each.id: each.queued for each in found}
-    assert all(NOW - queued[each] < lifetime.SHARE * applied.limit for each in orders.release)
 
 
 def test_a_round_is_bounded() -> None:

@@ -75,15 +75,13 @@ def decide(now: float, terms: Terms, aged: Iterable[Aged]) -> Orders:
 
 def _order(now: float, terms: Terms, aged: Aged) -> str:
     """Return what is due for one message, "" for nothing."""
-    late = now - aged.queued >= SHARE * terms.limit
     if aged.held is not None:
         if aged.by != RETENTION or terms.maintenance or not _worth_it(aged):
             return ""
-        # A plain release keeps Postfix's clock: its first failing attempt could be its last one.
-        return "requeue" if late else "release"
+        return "release"  # near its end the helper makes a requeue of it, if there is room
     if _too_old(now, terms, aged):
         return "hold"
-    return "requeue" if late else ""
+    return "requeue" if now - aged.queued >= SHARE * terms.limit else ""
 
 
 def _too_old(now: float, terms: Terms, aged: Aged) -> bool:

@@ -94,7 +94,7 @@ class Clerk:
             events.Removed: self._removed,
             events.Changed: self._changed,
             events.Swept: self._swept,
-            events.Asked: self._asked,
+            events.Announced: self._announced,
             events.Imported: self._imported,
         }
 
@@ -359,12 +359,12 @@ class Clerk:
         elif event.id == leaf.message.notice:
             leaf.message.notice = ""
 
-    def _asked(self, event: events.Asked) -> None:
+    def _announced(self, event: events.Announced) -> None:
         leaf = self._book.find(event.id)
         message = leaf.message if leaf else None
         lost = bool(message and message.trouble and event.verb == "delete")
         taken = bool(message and _takes_over(message, event))
-        number = self._deeds.announced(message, event, done=lost or taken)
+        number = self._deeds.note_announced(message, event, done=lost or taken)
         if leaf and lost:
             self._end(leaf, DELETED, event.time, event.by)
         elif message:
@@ -391,7 +391,7 @@ class Clerk:
             self._book.merge(leaf, old)  # exported, deleted and put back here: one message
 
 
-def _takes_over(message: Message, event: events.Asked) -> bool:
+def _takes_over(message: Message, event: events.Announced) -> bool:
     """Tell whether somebody but retention holds what is held already: it is his from now on."""
     held = message.fate == HELD and event.id == message.queue_id
     return held and event.verb == "hold" and event.by != RETENTION

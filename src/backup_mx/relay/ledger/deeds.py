@@ -9,9 +9,12 @@ from backup_mx.relay.ledger.book import Message
 from backup_mx.relay.ledger.rows import RETENTION, UNKNOWN
 from backup_mx.relay.log import events
 
-_PATIENCE = 600.0  # seconds between what the helper announces and what postsuper does
+_PATIENCE = 600.0
+"""Seconds at most between two who tell of one deed: the helper, who announces it, and postsuper,
+who does it; the agent, who had it done, and the log.
+"""
 _PULLING = ("delete", "requeue")
-_OWN = ("hold", RETENTION)
+_RETENTIONS = ("hold", RETENTION)
 
 
 class Deeds:
@@ -38,15 +41,17 @@ class Deeds:
         self.add(message.id, event.time, event.verb, event.id, UNKNOWN, "", done=True)
         return UNKNOWN
 
-    def announced(self, message: Message | None, event: events.Asked, *, done: bool) -> int:
-        """Note what the helper announces, unless the agent did (see held); return its number."""
-        own = (event.verb, event.by) == _OWN
-        if message and own and (number := self._held(message.id, event.time)):
-            return number
-        known = message.id if message else None
-        return self.add(known, event.time, event.verb, event.id, event.by, event.source, done=done)
+    def note_announced(
+        self, message: Message | None, event: events.Announced, *, done: bool
+    ) -> int:
+        """Note what the helper announces, unless the agent told of it; return the deed's number."""
+        own = (event.verb, event.by) == _RETENTIONS
+        if message and own and (deed := self._retentions_hold(message.id, event.time)):
+            return deed
+        number = message.id if message else None
+        return self.add(number, event.time, event.verb, event.id, event.by, event.source, done=done)
 
-    def held(self, queue_id: str, time: float) -> None:
+    def note_hold(self, queue_id: str, time: float) -> None:
         """Note that retention has put a message on hold, whatever becomes of the log's lines.
 
         The helper said so to the agent, at a time in seconds since 1970.
@@ -54,21 +59,24 @@ class Deeds:
         found = self._database.execute(
             "SELECT message FROM alias WHERE queue_id = ?", (queue_id,)
         ).fetchone()
-        if found and not self._held(found[0], time):
+        if found and not self._retentions_hold(found[0], time):
             self.add(found[0], time, "hold", queue_id, RETENTION, "", done=True)
 
-    def _held(self, message: int, time: float) -> int:
-        """Return the number of retention's hold of then, if it is the last deed, or 0."""
+    def _retentions_hold(self, number: int, time: float) -> int:
+        """Return the number of the message's last deed if that is retention's hold.
+
+        It has to be within _PATIENCE of that time; 0 else.
+        """
         last = self._database.execute(
             "SELECT id, verb, by, time FROM action WHERE message = ? ORDER BY id DESC LIMIT 1",
-            (message,),
+            (number,),
         ).fetchone()
-        same = last and last[1:3] == _OWN and abs(last[3] - time) <= _PATIENCE
+        same = last and last[1:3] == _RETENTIONS and abs(last[3] - time) <= _PATIENCE
         return int(last[0]) if same else 0
 
     def add(
         self,
-        message: int | None,
+        number: int | None,
         time: float,
         verb: str,
         queue_id: str,
@@ -77,11 +85,14 @@ class Deeds:
         *,
         done: bool,
     ) -> int:
-        """Note a deed, at a time in seconds since 1970, and return its number."""
+        """Note a deed, at a time in seconds since 1970, and return its number.
+
+        number is the message's, None where the ledger knows none.
+        """
         added = self._database.execute(
             "INSERT INTO action (message, time, verb, queue_id, by, source, done)"
             " VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (message, time, verb, queue_id, by, source, int(done)),
+            (number, time, verb, queue_id, by, source, int(done)),
         )
         return int(added.lastrowid or 0)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from backup_mx.relay.decide.lifetime import HOPELESS
 from backup_mx.relay.ledger.rows import RETENTION, Aged, Due
@@ -35,7 +35,7 @@ SELECT queue_id, accepted, queued, iif(fate = 2, (
     SELECT group_concat(DISTINCT why) FROM recipient WHERE message = message.id AND done = 0
 ), why), held, released, (
     SELECT group_concat(DISTINCT domain) FROM recipient WHERE message = message.id AND done = 0)
-FROM message WHERE """
+FROM message WHERE queue_id NOT IN (SELECT value FROM json_each(?)) AND """
 _AGED_KINDS = "trrn??n"
 
 _WORTH_IT = """
@@ -144,8 +144,11 @@ def due(
     queued_before: float,
     limit: int,
     up: Mapping[str, float] | None = None,
+    but: Collection[str] = (),
 ) -> Due:
     """Return what is old; see rows.Due.
+
+    but are the IDs of those that are not to be released or requeued now.
 
     up says of the domains whose primary is up since when, in seconds since 1970: what was held
     before, or was never refused, comes first, so that the mail of a dead primary keeps none of it
@@ -154,17 +157,17 @@ def due(
     held = "fate IN (1, 2) AND fate = 2 AND held_by = ? ORDER BY accepted LIMIT ?"
     expiring = "fate = 1 AND queued <= ? ORDER BY queued LIMIT ?"
     first: tuple[Aged, ...] = ()
-    rose = json.dumps(dict(up or {}))
+    rose, left = json.dumps(dict(up or {})), json.dumps(list(but))
     if up:
-        first = _aged(database, _WORTH_IT, RETENTION, max(up.values()), rose, limit)
+        first = _aged(database, _WORTH_IT, left, RETENTION, max(up.values()), rose, limit)
         if len(first) < limit:
-            unrefused = _aged(database, _UNREFUSED, RETENTION, rose, limit)
+            unrefused = _aged(database, _UNREFUSED, left, RETENTION, rose, limit)
             first = tuple({each.id: each for each in (*first, *unrefused)}.values())
-    rest = _aged(database, held, RETENTION, limit) if len(first) < limit else ()
+    rest = _aged(database, held, left, RETENTION, limit) if len(first) < limit else ()
     return Due(
-        overdue=_aged(database, _OVERDUE, accepted_before, rose, limit),
+        overdue=_aged(database, _OVERDUE, "[]", accepted_before, rose, limit),
         held=tuple({each.id: each for each in (*first, *rest)}.values())[:limit],
-        expiring=_aged(database, expiring, queued_before, limit),
+        expiring=_aged(database, expiring, left, queued_before, limit),
     )
 
 

@@ -7,7 +7,7 @@ import json
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -175,7 +175,7 @@ class Ledger:
         with self._transaction() as database:
             reconcile.describe(database, messages, veil.stored(database))
 
-    def held(self, holds: Mapping[str, float]) -> None:
+    def note_holds(self, holds: Mapping[str, float]) -> None:
         """Keep that retention has put messages on hold, by their IDs, at a time each.
 
         The log is to tell it as well, where there was room for its lines.
@@ -183,7 +183,7 @@ class Ledger:
         with self._transaction() as database:
             deeds = Deeds(database)
             for queue_id, moment in holds.items():
-                deeds.held(queue_id, moment)
+                deeds.note_hold(queue_id, moment)
 
     def prune(self, before: float) -> int:
         """Forget the messages that ended before a time; the sums still count them.
@@ -253,12 +253,16 @@ class Ledger:
         limit: int = 1000,
         *,
         up: Mapping[str, float] | None = None,
+        but: Collection[str] = (),
     ) -> Due:
         """Return what is old, at most ``limit`` messages of each kind; see rows.Due.
 
-        up says of the domains whose primary is up since when: see sums.due.
+        up says of the domains whose primary is up since when, and but which to leave out: see
+        sums.due.
         """
-        return self._ask(lambda known: sums.due(known, accepted_before, queued_before, limit, up))
+        return self._ask(
+            lambda known: sums.due(known, accepted_before, queued_before, limit, up, but)
+        )
 
     def _ask(self, question: Callable[[sqlite3.Connection], _Answer]) -> _Answer:
         try:

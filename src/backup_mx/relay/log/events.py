@@ -109,7 +109,7 @@ class Swept(NamedTuple):
     process: int
 
 
-class Asked(NamedTuple):
+class Announced(NamedTuple):
     """Our helper is about to do it, for somebody at some address."""
 
     time: float
@@ -154,7 +154,7 @@ Event = (
     | Removed
     | Changed
     | Swept
-    | Asked
+    | Announced
     | Imported
     | Rejected
     | Counted

@@ -21,8 +21,8 @@ from backup_mx.relay.log.events import (
     PROBED,
     REFUSED,
     SENT,
+    Announced,
     Arrived,
-    Asked,
     Cancelled,
     Changed,
     Counted,
@@ -278,7 +278,7 @@ def _swept(line: _Said) -> Event | None:
 
 def _helper(line: _Said) -> Event | None:
     if asked := _ASKED.fullmatch(line.words):
-        return Asked(line.time, line.id, asked[1], asked[2], asked[3] or "")
+        return Announced(line.time, line.id, asked[1], asked[2], asked[3] or "")
     found = _IMPORTED.fullmatch(line.words)
     return Imported(line.time, line.id, found[1], float(found[2]), found[3]) if found else None
 

@@ -38,33 +38,30 @@ def wanted(options: Mapping[str, Any]) -> Filter:
     )
 
 
-Listed = Callable[[Mapping[str, Any]], Iterable[str]]
-
-
-def _here(options: Mapping[str, Any]) -> list[str]:
-    return look.ids(wanted(options))
-
-
 def meant(
     given: Sequence[str],
     options: Mapping[str, Any],
     stdin: Iterable[str],
-    listed: Listed = _here,
+    listed: Callable[[], Iterable[str]] | None = None,
 ) -> list[str]:
     """Return the queue IDs that are meant, each once; "-" stands for those on ``stdin``.
 
-    listed tells the IDs of all that the options mean. Raises UsageError where it is not clear,
-    MachineError where nobody tells what waits.
+    listed tells the IDs of all that the options mean, where another host has to be asked. Raises
+    UsageError where it is not clear, MachineError where nobody tells what waits.
     """
     if not by_filter(given, options):
         ids = [each for part in given for each in (stdin if part == "-" else (part,))]
         return checked(filter(None, map(str.strip, ids)))
-    return found(options, listed)
+    return _told(listed()) if listed else found(options)
 
 
-def found(options: Mapping[str, Any], listed: Listed = _here) -> list[str]:
+def found(options: Mapping[str, Any]) -> list[str]:
     """Return the queue IDs of all that the options mean, each once. Raises MachineError."""
-    ids = list(dict.fromkeys(listed(options)))
+    return _told(look.ids(wanted(options)))
+
+
+def _told(listed: Iterable[str]) -> list[str]:
+    ids = list(dict.fromkeys(listed))
     if wrong := _wrong(ids):  # what the log says comes from strangers, and reaches root's commands
         raise MachineError(f"what waits is listed with {wrong}")
     return ids

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -27,34 +27,30 @@ def show(asked: Asked) -> Iterator[Said]:
     ids = selecting.meant(asked.given, asked.options, asked.stdin)
     if not ids:
         yield Said(None, [selecting.NOBODY])
-    told, tell = "", _stories()
+    with look.agent() as (reader, snapshot):
+        there, stale = reader is not None, look.stale(snapshot)
+    told = ""
     for number, each in enumerate(ids):
-        story, stale = tell(each)
+        story, trouble = _story(each) if there else (None, "")
+        remark = trouble or (stale if story else "")
         lines = [""] if number else []
-        if stale not in ("", told):
-            told = stale
-            lines.append(stale)
+        if remark not in ("", told):
+            told = remark
+            lines.append(remark)
         said = _shown(each, story, body=bool(asked.options.get("body")))
         yield replace(said, lines=[*lines, *said.lines])
 
 
-def _stories() -> Callable[[str], tuple[Story | None, str]]:
-    """Return what tells of a message what the ledger does, and what is to be said of that.
+def _story(queue_id: str) -> tuple[Story | None, str]:
+    """Return what the ledger tells of a message, or why it cannot be read.
 
-    The latter is look.stale of now: what the agent said last is read once for all messages.
+    It is opened for each message: a reader sees it as of one moment.
     """
-    with look.agent() as (reader, snapshot):
-        there, stale = reader is not None, look.stale(snapshot)
-
-    def story(queue_id: str) -> tuple[Story | None, str]:
-        try:
-            with query.reading() as ledger:
-                found = ledger.message(queue_id)
-        except MachineError as error:  # the message lies here all the same
-            return None, str(error)
-        return found, stale if found else ""
-
-    return story if there else lambda _: (None, "")
+    try:
+        with query.reading() as ledger:
+            return ledger.message(queue_id), ""
+    except MachineError as error:
+        return None, str(error)
 
 
 def _shown(queue_id: str, story: Story | None, *, body: bool) -> Said:

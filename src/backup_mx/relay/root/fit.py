@@ -28,7 +28,7 @@ class Postfix(Protocol):
 
 @dataclass(frozen=True)
 class Unfit:
-    """Why a message cannot be requeued; whose hold it is, where it is put on hold for that.
+    """Why a message cannot be requeued; holder: in whose name it is held if it is near its end.
 
     What is damaged only a person can mend. Where there is no room, retention's own release tries
     it again by itself.
@@ -51,8 +51,8 @@ def unfit(postfix: Postfix, files: Mapping[str, int]) -> Iterator[tuple[str, Unf
     room = max(0, disk.free - disk.needed)
     for each, file in files.items():
         size = os.fstat(file).st_size
-        if damage := whole.damage(file):
-            yield each, Unfit(f"{protocol.BROKEN}: {damage}", Who("guard"))
-        elif size > room:
+        if size > room:
             needs = f"it has {text.size(size)}, and {text.size(room)} may be used"
             yield each, Unfit(f"{protocol.NO_ROOM}: {needs}", Who(RETENTION))
+        elif damage := whole.damage(file):
+            yield each, Unfit(f"{protocol.BROKEN}: {damage}", Who("guard"))

@@ -41,9 +41,6 @@ BROKEN = "is damaged, and Postfix would delete it"
 """What the answer to a requeue of a damaged file begins with."""
 NO_ROOM = "no room for a copy"
 """What the answer to a requeue begins with for which the disk is too full."""
-HELD_INSTEAD = "it is on hold now, where nothing expires"
-"""What such answers end with where the message had not long to live."""
-HELD_BEFORE = "was on hold already"
 NO_ID = "no queue ID"
 NO_FILE = "is no queue file"
 
@@ -67,6 +64,31 @@ class Result:
     id: str
     done: bool
     said: str
+
+
+HELD_INSTEAD = "it is on hold now, where nothing expires"
+"""What the answer ends with that a message cannot be requeued, where it had not long to live."""
+HELD_BEFORE = "was on hold already"
+
+
+def unfit(result: Result) -> bool:
+    """Tell whether a message could not be requeued as it is damaged, or for want of room."""
+    return result.said.startswith((BROKEN, NO_ROOM))
+
+
+def lacks_room(result: Result) -> bool:
+    """Tell whether a message could not be requeued for want of room, which may come back."""
+    return result.said.startswith(NO_ROOM)
+
+
+def held_instead(result: Result) -> bool:
+    """Tell whether a message was put on hold because it could not be requeued."""
+    return result.said.endswith(HELD_INSTEAD)
+
+
+def held_before(result: Result) -> bool:
+    """Tell whether a message that was to be put on hold was there already."""
+    return result.said == HELD_BEFORE
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What is on hold only while it is changed: written down, so that no failure leaves it there.
 
-The file lies beside the queue, where root alone can write: it is there after a power cut, too. It
-names what is being pulled at this moment, never what an operator holds.
+The file lies inside the queue directory, in a folder for root alone: it is there after a power cut,
+too. It names what is being pulled at this moment, never what an operator holds.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,14 +55,22 @@ class Pulls:
         except OSError as error:
             raise MachineError(f"{self.file} cannot be written: {error.strerror}") from None
 
-    def end(self) -> list[str]:
-        """Release those that are on hold still, and return them. Raises MachineError."""
+    def end(self, but: Collection[str] = ()) -> list[str]:
+        """Release those that are on hold still, and return them. Raises MachineError.
+
+        Those in ``but`` stay there, also when the others' release fails: for that it is written
+        down anew, if the disk has room.
+        """
         try:
             noted = self.file.read_text().split()
         except FileNotFoundError:
             return []
         hold = self.postfix.spool / "hold"
-        left = [each for each in noted if queueid.valid(each) and (hold / each).exists()]
+        wanted = [each for each in noted if queueid.valid(each) and each not in but]
+        left = [each for each in wanted if (hold / each).exists()]
+        if but:
+            with contextlib.suppress(MachineError):  # a full disk keeps nothing on hold
+                self.begin(left)
         if left:
             with contextlib.suppress(MachineError):
                 self.postfix.note([f"{each}: release {_WHO}" for each in left])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -95,15 +95,16 @@ class Books:
         up: Mapping[str, float] | None = None,
         *,
         limit: int,
+        but: Collection[str] = (),
     ) -> Due:
         """Return what the lifetime decider has to judge, as Ledger.due. Raises MachineError."""
         return await self._worker.do(
-            lambda: self._opened().due(accepted_before, queued_before, limit, up=up)
+            lambda: self._opened().due(accepted_before, queued_before, limit, up=up, but=but)
         )
 
-    async def held(self, holds: Mapping[str, float]) -> None:
-        """Keep that retention has put messages on hold; see Ledger.held. Raises MachineError."""
-        await self._worker.do(lambda: self._opened().held(holds))
+    async def note_holds(self, holds: Mapping[str, float]) -> None:
+        """Keep that retention has put messages on hold (Ledger.note_holds). Raises MachineError."""
+        await self._worker.do(lambda: self._opened().note_holds(holds))
 
     async def keep(
         self, snapshot: Snapshot, states: Iterable[Primary], *, sample: bool = False

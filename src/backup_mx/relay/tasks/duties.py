@@ -6,7 +6,7 @@ import contextlib
 import logging
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,8 +18,8 @@ from backup_mx.relay.decide.lifetime import HOPELESS, RETENTION, Aged, Orders
 from backup_mx.relay.ledger.rows import Aged as Row
 from backup_mx.relay.ledger.rows import Due, Filter, Progress
 from backup_mx.relay.queue import spool
-from backup_mx.relay.root import client, maintenance
-from backup_mx.relay.root.protocol import HELD_BEFORE, Result
+from backup_mx.relay.root import client, maintenance, protocol
+from backup_mx.relay.root.protocol import Result
 from backup_mx.relay.state import UP, WAITING
 from backup_mx.relay.tasks import policyhosts, recipients, system
 from backup_mx.relay.tasks.present import Present, noted
@@ -49,6 +49,8 @@ class Duties:
     """The primaries whose mail was let go since the last of a few rounds."""
     _holds: dict[str, float] = field(default_factory=dict)
     """What was put on hold, and when, that the ledger could not be told of yet."""
+    _unfit: dict[str, float] = field(default_factory=dict)
+    """What could not be requeued, and when (time.monotonic()) that was tried."""
 
     @noted
     async def follow(self) -> float:
@@ -89,17 +91,20 @@ class Duties:
             now - lifetime.SHARE * terms.limit,
             {name: it.since for name, it in self.present.owners.items() if it.state == UP},
             limit=lifetime.BATCH,
+            but=self._left_out(),
         )
         before, self.present.held_back = self.present.held_back, len(due.held)
         if due.held and not before:
             self.present.wake_walkers()
         orders = lifetime.decide(now, terms, self._aged(due))
         self._released |= self._freed(due, orders)
-        try:
-            done = await aside(partial(_carry_out, orders, self._holds))
-        finally:
-            await self._tell_of_holds()
-        if done and lifetime.BATCH in map(len, (due.overdue, due.held, due.expiring)):
+        done = await aside(partial(_carry_out, orders))
+        self._holds |= done.holds
+        self._unfit |= dict.fromkeys(done.unfit, time.monotonic())
+        await self._tell_of_holds()
+        if done.trouble:
+            raise done.trouble
+        if done.count and lifetime.BATCH in map(len, (due.overdue, due.held, due.expiring)):
             return SOON  # there may be more
         for name in self._released:
             # Postfix would get round to it with its next queue run.
@@ -193,11 +198,17 @@ class Duties:
         except Exception as error:
             log.warning("flushing without what is on hold: %s", error or type(error).__name__)
 
+    def _left_out(self) -> list[str]:
+        """Return what is not tried again before an hour is over: it would fill the next round."""
+        before = time.monotonic() - RARELY
+        self._unfit = {each: tried for each, tried in self._unfit.items() if tried > before}
+        return list(self._unfit)
+
     async def _tell_of_holds(self) -> None:
         """Tell the ledger, whose log may have no room for it; in vain, the next round does."""
         if self._holds:
             with contextlib.suppress(MachineError):
-                await self.present.books.held(dict(self._holds))
+                await self.present.books.note_holds(dict(self._holds))
                 self._holds.clear()
 
     async def _look_at_what_stays(self) -> None:
@@ -224,7 +235,7 @@ class Duties:
 
     def _freed(self, due: Due, orders: Orders) -> set[str]:
         """Return the primaries for which something that was held goes back into delivery."""
-        moved, owners = {*orders.release, *orders.requeue}, self.present.owners
+        moved, owners = {*orders.release}, self.present.owners
         found = (owners.get(name) for each in due.held if each.id in moved for name in each.domains)
         return {each.name for each in found if each and each.state == UP}
 
@@ -243,30 +254,44 @@ class Duties:
         )
 
 
-def _carry_out(orders: Orders, holds: dict[str, float]) -> int:
-    """Have the helper do it all; return of how many messages. Raises MachineError in the end.
+@dataclass(frozen=True)
+class Done:
+    """What became of orders: how many messages were changed, and what failed first, if anything.
 
-    What it puts on hold is added to ``holds``, and when.
+    holds: the IDs of those that were put on hold, and when, in seconds since 1970. unfit: those of
+    what could not be requeued.
     """
-    count = 0
+
+    count: int
+    holds: Mapping[str, float]
+    unfit: frozenset[str]
+    trouble: MachineError | None
+
+
+def _carry_out(orders: Orders) -> Done:
+    """Have the helper do it all; what fails keeps nothing else from being done."""
+    count, holds, unfit = 0, dict[str, float](), set[str]()
     trouble: MachineError | None = None
     for verb in ("release", "requeue", "hold"):
         ids: tuple[str, ...] = getattr(orders, verb)
         try:
             results = client.change(verb, ids, by=RETENTION) if ids else []
             count += _tell(verb, results)
-            if verb == "hold":
-                holds |= {each.id: time.time() for each in results if _put_on_hold(each)}
+            unfit |= {each.id for each in results if protocol.unfit(each)}
+            holds |= {each.id: time.time() for each in results if _put_on_hold(verb, each)}
         except MachineError as error:
             trouble = trouble or error
-    if trouble:
-        raise trouble
-    return count
+    return Done(count, holds, frozenset(unfit), trouble)
 
 
-def _put_on_hold(result: Result) -> bool:
-    """Tell whether a hold is retention's own; what was on hold before may be an operator's."""
-    return result.done and result.said != HELD_BEFORE
+def _put_on_hold(verb: str, result: Result) -> bool:
+    """Tell whether a message is on hold now in retention's name (root/fit.py), and was not before.
+
+    What was on hold before may be an operator's.
+    """
+    if verb == "hold":
+        return result.done and not protocol.held_before(result)
+    return protocol.lacks_room(result) and protocol.held_instead(result)
 
 
 def _tell(verb: str, results: Iterable[Result]) -> int:

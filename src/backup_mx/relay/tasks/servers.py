@@ -32,7 +32,7 @@ SLACK = 60.0  # seconds that a walk may take: so much older may the last one be
 
 
 @dataclass
-class View:
+class AgentView:
     """What the dashboard shows and does (web.view.View)."""
 
     present: Present
@@ -89,7 +89,7 @@ class Servers:
         """Show the dashboard."""
         from backup_mx.relay.web import site
 
-        self._running.append(await site.serve(View(self.present)))
+        self._running.append(await site.serve(AgentView(self.present)))
         return NEVER
 
     @noted
