@@ -30,6 +30,7 @@ ALICE = b"alice@example.org"
 NOW = "is being delivered right now"
 HELPER = "backup-mx-helper.service"
 BOOT = "backup-mx-guard-boot.service"
+GUARD = "backup-mx-guard.service"
 # Asks the helper as the user that is named.
 ASK = """
 import json, sys
@@ -365,11 +366,9 @@ def test_what_postfix_put_aside_can_be_deleted(relay: Relay) -> None:
     assert "delete by=test" in log_of(relay, queue_id)[-1]
 
 
-def test_at_a_boot_with_the_clock_ahead_nothing_is_given_up(relay: Relay) -> None:
-    """Before Postfix starts, what is near its end is requeued, or put on hold; by short lifetimes.
-
-    All of a lab has one clock. The unit is a part of each boot, and Postfix starts after it.
-    """
+@pytest.mark.parametrize("unit", [BOOT, GUARD])
+def test_while_postfix_is_away_what_is_near_its_end_is_requeued(relay: Relay, unit: str) -> None:
+    """Or put on hold; by short lifetimes, as all of a lab has one clock. It stands in the log."""
     plain, linked = fill(relay, 2)
     wait_for("both to be deferred", lambda: queues(relay)["deferred"] == 2)
     spool, settings = relay.machine.path(SPOOL), relay.machine.path("/etc/postfix/main.cf")
@@ -379,8 +378,8 @@ def test_at_a_boot_with_the_clock_ahead_nothing_is_given_up(relay: Relay) -> Non
     try:
         limits = ("maximal_queue_lifetime", "bounce_queue_lifetime")
         relay.shell("postconf", "-e", *(f"{name}=1s" for name in limits))
-        relay.shell("systemctl", "start", BOOT)
-        said = relay.shell("journalctl", "--no-pager", "-o", "cat", "-u", BOOT)
+        relay.shell("systemctl", "start", unit)
+        said = relay.shell("journalctl", "--no-pager", "-o", "cat", "-u", unit)
         assert (spool / "maildrop" / plain).exists(), said
         assert (spool / "hold" / linked).exists()
     finally:
@@ -389,9 +388,36 @@ def test_at_a_boot_with_the_clock_ahead_nothing_is_given_up(relay: Relay) -> Non
         relay.start()
     wait_for("it to be back", lambda: requeued(relay, plain))
     assert "hold by=guard" in log_of(relay, linked)[-2]
+
+
+def test_postfix_starts_after_the_guard_and_whatever_becomes_of_it(relay: Relay) -> None:
+    """At each start, a restart's too, the guard runs while Postfix is away; its failure is seen."""
+
+    def moment(unit: str, what: str) -> int:
+        (value,) = shown(relay, f"{what}TimestampMonotonic", unit)
+        return int(value)
+
+    def starts() -> None:
+        before = moment(BOOT, "ExecMainStart")
+        relay.shell("systemctl", "restart", "postfix")
+        relay.machine.listening(25)
+        ran = moment(BOOT, "ExecMainStart"), moment(BOOT, "ExecMainExit")
+        assert before < ran[0] < ran[1] < moment("postfix.service", "ActiveEnter")
+
     assert {"postfix.service", "postfix@-.service"} <= shown(relay, "Before", BOOT)
+    assert shown(relay, "Result", BOOT) == {"success"}, "nothing was to be guarded at the first"
+    starts()
+    assert BOOT not in relay.shell("systemctl", "--failed", "--no-legend")
+    code = relay.machine.path("/usr/local/lib/backup-mx/backup_mx/relay/root/guard.py")
+    kept = code.read_text()
+    code.write_text("raise SystemExit(1)")
+    try:
+        starts()
+        assert BOOT in relay.shell("systemctl", "--failed", "--no-legend")
+    finally:
+        code.write_text(kept)
+    starts()
     assert shown(relay, "Result", BOOT) == {"success"}
-    assert BOOT in shown(relay, "Wants", "multi-user.target")
 
 
 def shown(relay: Relay, what: str, unit: str) -> set[str]:

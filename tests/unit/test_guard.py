@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -9,6 +10,7 @@ import runpy
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -132,9 +134,30 @@ def test_what_is_put_on_hold_instead_is_no_error(queue: Postsuper) -> None:
     assert watch(queue) == []
 
 
+Says = Callable[..., None]
+
+
+@pytest.fixture
+def says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Says:
+    """A maker of what systemctl says of Postfix's two units."""
+
+    def make(*states: str) -> None:
+        program = tmp_path / "programs/systemctl"
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/sh\nprintf '%s\\n' {' '.join(states)}\nexit 3\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+
+    return make
+
+
 @pytest.mark.parametrize(("argument", "looks"), [((), False), ((guard.NOW,), True)])
 def test_before_postfix_starts_the_queue_is_looked_through(
-    queue: Postsuper, monkeypatch: pytest.MonkeyPatch, argument: tuple[str, ...], looks: bool
+    queue: Postsuper,
+    says: Says,
+    monkeypatch: pytest.MonkeyPatch,
+    argument: tuple[str, ...],
+    looks: bool,
 ) -> None:
     """Whatever the clock says; and it does not wait for a look at what differs."""
     put(queue, "deferred")
@@ -144,10 +167,35 @@ def test_before_postfix_starts_the_queue_is_looked_through(
     monkeypatch.setattr(guard, "look_for_drift", seen.append)
     monkeypatch.setattr(sys, "argv", ["guard", *argument])
     monkeypatch.setattr(postlog, "kept", partial(postlog.kept, log=queue.spool / "maillog"))
-    (queue.spool / "public").mkdir()
     guard.main()
+    assert where(queue) == "deferred", "nobody's queue yet: Postfix has never run there"
+    (queue.spool / "public").mkdir()
+    says("inactive", "inactive")
+    guard.main()
+    assert (queue.spool / "maillog").exists(), "postsuper can say what it does"
     assert where(queue) == ("maildrop" if looks else "deferred")
-    assert len(seen) == (not looks)
+    assert len(seen) == 2 * (not looks)
+
+
+@pytest.mark.parametrize("argument", [(), (guard.NOW,)])
+def test_before_postfix_starts_it_is_told_nothing(
+    queue: Postsuper, says: Says, monkeypatch: pytest.MonkeyPatch, argument: tuple[str, ...]
+) -> None:
+    """Maintenance that ended meanwhile is no failure then: the timer's next run tells Postfix."""
+
+    def away(_postfix: object) -> bool:
+        raise MachineError("the mail system is not running")
+
+    monkeypatch.setattr(guard, "Postfix", lambda: queue)
+    monkeypatch.setattr(guard, "look_for_drift", lambda _: None)
+    monkeypatch.setattr(maintenance, "end_in_time", away)
+    monkeypatch.setattr(sys, "argv", ["guard", *argument])
+    monkeypatch.setattr(postlog, "kept", partial(postlog.kept, log=queue.spool / "maillog"))
+    (queue.spool / "public").mkdir()
+    says("inactive", "inactive")
+    expected = contextlib.nullcontext() if argument else pytest.raises(MachineError, match="ended")
+    with expected:
+        guard.main()
 
 
 def speak(place: Path, *lines: bytes) -> None:
@@ -157,21 +205,60 @@ def speak(place: Path, *lines: bytes) -> None:
             wire.sendto(line, str(place))
 
 
-def test_the_log_is_kept_while_postfix_is_away(tmp_path: Path) -> None:
-    """All that was said is in it, in order; a socket that nobody reads any more is replaced."""
+def test_the_log_is_kept_while_postfix_is_away(tmp_path: Path, says: Says) -> None:
+    """All that was said is in it, in order; a socket that nobody reads any more is replaced.
+
+    What says nothing ends nothing.
+    """
+    says("inactive", "failed")
     (tmp_path / "public").mkdir()
     place, log = tmp_path / "public/postlog", tmp_path / "maillog"
     log.write_bytes(b"before\n")
     said = [b"line %d" % number for number in range(100)]
     for part in (said[:50], said[50:]):
         with postlog.kept(tmp_path, log):
-            speak(place, *part)
+            speak(place, b"", *part)
         assert place.stat().st_mode & 0o777 == 0o666
     assert log.read_bytes().splitlines() == [b"before", *said]
 
 
-def test_a_log_that_postfix_keeps_is_left_to_it(tmp_path: Path) -> None:
+def test_the_log_ends_whoever_has_its_socket_by_then(tmp_path: Path, says: Says) -> None:
+    """Postfix may have been started meanwhile: nothing of ours is said to it, or waits for it."""
+    says("inactive", "inactive")
+    (tmp_path / "public").mkdir()
+    place, log = tmp_path / "public/postlog", tmp_path / "maillog"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as postlogd:
+
+        def keep() -> None:
+            with postlog.kept(tmp_path, log):
+                speak(place, b"ours")
+                place.unlink()
+                postlogd.bind(str(place))
+
+        keeper = threading.Thread(target=keep, daemon=True)
+        keeper.start()
+        keeper.join(10.0)
+        assert not keeper.is_alive()
+        with pytest.raises(BlockingIOError):
+            postlogd.recv(100, socket.MSG_DONTWAIT)
+    assert log.read_bytes() == b"ours\n"
+
+
+@pytest.mark.parametrize("states", [("active", "activating"), ("deactivating", "inactive")])
+def test_a_postfix_on_its_way_makes_its_own_socket(
+    tmp_path: Path, says: Says, states: tuple[str, str]
+) -> None:
+    """The one that it has just made would be taken from it, and its log be lost until a restart."""
+    says(*states)
+    (tmp_path / "public").mkdir()
+    with postlog.kept(tmp_path, tmp_path / "maillog"):
+        assert not (tmp_path / "public/postlog").exists()
+    assert not (tmp_path / "maillog").exists()
+
+
+def test_a_log_that_postfix_keeps_is_left_to_it(tmp_path: Path, says: Says) -> None:
     """Its lines would be lost on a socket that was taken away."""
+    says("inactive", "inactive")
     (tmp_path / "public").mkdir()
     place, log = tmp_path / "public/postlog", tmp_path / "maillog"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as postlogd:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import re
 from pathlib import Path
@@ -15,6 +16,7 @@ from backup_mx.errors import MachineError, SecretError
 from backup_mx.machine import cloudinit
 from backup_mx.machine.agent import LIBRARY
 from backup_mx.machine.apply.files import File
+from backup_mx.machine.apply.system import run
 from backup_mx.machine.tree import ACME_PACKAGES, AGENT_PACKAGES, SERVICES, Tree, tree
 from backup_mx.relay import settings
 
@@ -123,12 +125,31 @@ def test_the_guard_before_postfix_does_not_keep_it_from_starting(
         "After=backup-mx-volume.service",
         "Before=postfix.service postfix@-.service",
         "Type=oneshot",
-        "TimeoutStartSec=10min",
-        "ExecStart=-/usr/bin/python3 -P -m backup_mx.relay.root.guard now",
+        "ExecStart=/usr/bin/python3 -P -m backup_mx.relay.root.guard now",
     } <= set(unit.splitlines())
     assert not re.search("^(Requires|BindsTo|Conflicts|.*By)=", unit, re.MULTILINE)
-    wants = agent["/etc/systemd/system/multi-user.target.d/backup-mx-agent.conf"].content
-    assert b" backup-mx-guard-boot.service " in wants
+    [minutes] = re.findall("^TimeoutStartSec=([0-9]+)min$", unit, re.MULTILINE)
+    waits = inspect.signature(run).parameters["timeout"].default
+    assert int(minutes) * 60 + 60 <= waits, "the start that a deploy waits for has to fit, too"
+    for name in ("postfix.service", "postfix@-.service"):
+        dropin = agent[f"/etc/systemd/system/{name}.d/backup-mx-agent.conf"].content.decode()
+        says = [line for line in dropin.splitlines() if not line.startswith("#")]
+        assert says == ["[Unit]", "Wants=backup-mx-guard-boot.service"]
+
+
+def test_what_runs_as_root_is_in_one_sandbox(layers: tuple[Tree, Tree]) -> None:
+    """Guard and helper do the same to the same queue; only what each may write to may differ."""
+
+    def sandbox(unit: str) -> list[str]:
+        content = files(layers[1])[f"/etc/systemd/system/{unit}"].content.decode()
+        start = content.index("\nNoNewPrivileges=")
+        lines = content[start:].splitlines()
+        return [line for line in lines if not line.startswith(("#", "ReadWritePaths="))]
+
+    guard = sandbox("backup-mx-guard.service")
+    assert "ProtectSystem=strict" in guard
+    assert sandbox("backup-mx-guard-boot.service") == guard
+    assert sandbox("backup-mx-helper.service") == guard
 
 
 def test_the_code_is_the_repositorys(layers: tuple[Tree, Tree]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from backup_mx.config import load
+from backup_mx.lab.host import wait_for
 from backup_mx.machine.apply import steps, volume
 from backup_mx.machine.apply.steps import Steps
 from backup_mx.machine.apply.system import ApplyError
@@ -254,14 +255,29 @@ def test_a_boot_does_not_mount_a_damaged_volume(disk: Disk, place: Path, unit: s
 
 
 def test_a_volume_that_finds_itself_damaged_is_written_no_more(disk: Disk, place: Path) -> None:
-    """New mail would be laid over old; the relay's own look at its disk sees it at once."""
+    """New mail would be laid over old; the relay's own look at its disk sees it at once.
+
+    A deploy does not make it writable again.
+    """
     device = disk("ours")
     settle()
     assert not spool.disk(folder=place).damaged
     Path("/sys/fs/ext4", device.name, "trigger_fs_error").write_text("1")
+    settle()
     with pytest.raises(OSError, match="Read-only file system"):
         (place / "mail").write_text("new")
     assert spool.disk(folder=place).damaged
+
+
+def test_a_volume_that_was_mounted_to_go_on_is_told_to_stop(disk: Disk, place: Path) -> None:
+    """A relay that runs does not wait for its next boot; its other options stay."""
+    disk("ours")
+    settle()
+    before = mounted(place)
+    run("mount", "-o", "remount,errors=continue", place)
+    assert "errors=remount-ro" not in mounted(place)
+    settle()
+    assert mounted(place) == before
 
 
 def test_errors_are_seen_where_ext4_goes_on(disk: Disk, place: Path) -> None:
@@ -272,7 +288,7 @@ def test_errors_are_seen_where_ext4_goes_on(disk: Disk, place: Path) -> None:
     run("mount", "-o", "errors=continue", device, place)
     assert not spool.disk(folder=place).damaged
     Path("/sys/fs/ext4", device.name, "trigger_fs_error").write_text("1")
-    assert spool.disk(folder=place).damaged
+    wait_for("ext4 to count it", lambda: spool.disk(folder=place).damaged, timeout=10.0)
     run("umount", place)
     run("e2fsck", "-fp", device)
     run("mount", device, place)

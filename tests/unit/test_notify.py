@@ -90,6 +90,22 @@ def test_a_place_that_fails_or_hangs_does_not_stop_the_other(tmp_path: Path, tro
     assert well == [(URLS[0], NOTICE)]
 
 
+def test_a_mistake_of_ours_is_told_by_its_own_words(tmp_path: Path) -> None:
+    """It ends the other places, too; status and the alarm show what is raised."""
+    made = notifier(tmp_path, Sent())
+
+    async def send(url: str, _notice: Notice) -> str:
+        if url == URLS[0]:
+            raise KeyError("places")
+        await asyncio.Event().wait()
+        return ""
+
+    made.send = send
+    made.tell([NOTICE])
+    with pytest.raises(KeyError, match="places"):
+        asyncio.run(asyncio.wait_for(made.run(), 30))
+
+
 def test_it_stops_when_nobody_is_being_told_any_more(tmp_path: Path) -> None:
     """A program that is at it is ended first, though another place has nothing to be told."""
     made = notifier(tmp_path, Sent())

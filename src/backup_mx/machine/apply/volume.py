@@ -46,6 +46,9 @@ def settle(wanted: bool, steps: Steps, known: bool = False) -> None:
         steps.until("volume", lambda: look(found))
         with steps.step("mount"):
             mount(found[0])
+    else:
+        # One that was mounted without that; where it is somebody else's mount, it may not be had.
+        run(["mount", "-o", "remount,errors=remount-ro", str(PLACE)])
     KNOWN.touch()
     own(PLACE / "spool")
 

@@ -22,7 +22,7 @@ from backup_mx.relay.root import changes, maintenance, postlog, protocol, pulls
 from backup_mx.relay.root.protocol import Result, Who
 
 NOW = "now"
-"""The argument with which it looks through the queue in any case, and for nothing less urgent."""
+"""With this argument it looks through the queue whatever the time, and at nothing that can wait."""
 PERIOD = 60
 """Seconds from one run of the timer to the next."""
 KEPT = Path("/var/lib/backup-mx/relay.pyz")
@@ -89,14 +89,17 @@ def _drift() -> str:
     return "" if said == NO_DRIFT else said
 
 
-def run(postfix: Postfix, tell: Callable[[str], None], *, always: bool = True) -> list[Result]:
+def run(
+    postfix: Postfix, tell: Callable[[str], None], *, always: bool = True, early: bool = False
+) -> list[Result]:
     """Do what is due; tell each step in a line, return what became of the messages.
 
-    Without ``always`` the queue is looked through when it is time to. Raises MachineError when
-    something could not be done; the rest was.
+    Without ``always`` the queue is looked through when it is time to. Where it is ``early``,
+    maintenance, whose end a running Postfix is told, is left to the next run. Raises MachineError
+    when something could not be done; the rest was.
     """
     trouble: list[str] = []
-    for what, step in _STEPS:
+    for what, step in _STEPS[:1] if early else _STEPS:
         try:
             step(postfix, tell)
         except MachineError as error:
@@ -119,7 +122,7 @@ def run(postfix: Postfix, tell: Callable[[str], None], *, always: bool = True) -
 
 def _fine(left: Result) -> bool:
     """Tell whether a message that was not requeued is safe all the same."""
-    return left.said in _FINE or left.said.endswith(protocol.HELD_INSTEAD)
+    return left.said in _FINE or protocol.held_instead(left)
 
 
 def _put_back(postfix: Postfix, _tell: Callable[[str], None]) -> None:
@@ -161,14 +164,13 @@ def _say(line: str) -> None:
 
 def main() -> None:
     """Do it for this relay. Raises MachineError."""
-    postfix = Postfix()
-    if sys.argv[1:] == [NOW]:
+    postfix, now = Postfix(), sys.argv[1:] == [NOW]
+    if (postfix.spool / "public").is_dir():  # or Postfix never ran here, or its volume is missing
         with postlog.kept(postfix.spool):
-            run(postfix, _say)
-        return
-    run(postfix, _say, always=False)
-    with contextlib.suppress(OSError):  # as /run is full: what matters is done
-        look_for_drift(_say)
+            run(postfix, _say, always=now, early=now)
+    if not now:
+        with contextlib.suppress(OSError):  # as /run is full: what matters is done
+            look_for_drift(_say)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,16 +19,20 @@ from backup_mx.errors import MachineError
 from backup_mx.relay.log.logfiles import MAILLOG
 
 _LONGEST = 64 * 1024  # bytes of a line
+_LAST = 0.2  # seconds without a word after which the last was said
+_SECONDS = 30.0
+_ASK = ("systemctl", "is-active", "postfix.service", "postfix@-.service")
+_AWAY = {"inactive", "failed"}
 
 
 @contextmanager
 def kept(spool: Path, log: Path = MAILLOG) -> Iterator[None]:
-    """Write to the log what is said on postlogd's socket, unless somebody does that already.
+    """Write to the log what is said on postlogd's socket, unless Postfix runs or is on its way.
 
     The socket file stays: master(8) replaces it. Raises MachineError.
     """
     place = spool / "public/postlog"
-    if _answered(place):
+    if _answered(place) or not _away():
         yield
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as wire:
@@ -39,12 +44,13 @@ def kept(spool: Path, log: Path = MAILLOG) -> Iterator[None]:
         except OSError as error:
             raise MachineError(f"the mail log cannot be kept: {error}") from None
         with file:
-            thread = threading.Thread(target=_write, args=(wire, file), daemon=True)
+            over = threading.Event()
+            thread = threading.Thread(target=_write, args=(wire, file, over), daemon=True)
             thread.start()
             try:
                 yield
             finally:
-                _say(place, b"")  # the last, after all that was said before
+                over.set()
                 thread.join()
 
 
@@ -57,12 +63,25 @@ def _answered(place: Path) -> bool:
     return True
 
 
-def _say(place: Path, line: bytes) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as wire:
-        wire.sendto(line, str(place))
+def _away() -> bool:
+    """Tell whether systemd says that Postfix neither runs, nor starts or stops at this moment."""
+    try:
+        said = subprocess.run(_ASK, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise MachineError(f"it cannot be told whether Postfix runs: {error}") from None
+    return set(said.stdout.split()) <= _AWAY
 
 
-def _write(wire: socket.socket, file: BinaryIO) -> None:
-    while line := wire.recv(_LONGEST):
-        with contextlib.suppress(OSError):  # who speaks must not wait for a full disk
-            file.write(line.rstrip(b"\n") + b"\n")
+def _write(wire: socket.socket, file: BinaryIO, over: threading.Event) -> None:
+    """Write each line; end when it is over and all that was said before has been read."""
+    wire.settimeout(_LAST)
+    while True:
+        try:
+            line = wire.recv(_LONGEST)
+        except TimeoutError:
+            if over.is_set():
+                return
+            continue
+        if line:
+            with contextlib.suppress(OSError):  # who speaks must not wait for a full disk
+                file.write(line.rstrip(b"\n") + b"\n")

@@ -107,12 +107,15 @@ class Notifier:
     async def run(self) -> None:
         """Tell every place what it is due, for ever; cancelled, it ends when nobody is being told.
 
-        A mistake of ours in one place ends all of them, as an ExceptionGroup.
+        A mistake of ours in one place ends all of them, and is raised as it is.
         """
         self._news.set()
-        async with asyncio.TaskGroup() as group:
-            for name in self.urls:
-                group.create_task(self._serve(name))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for name in self.urls:
+                    group.create_task(self._serve(name))
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
 
     async def _serve(self, name: str) -> None:
         """Tell one place, at its own pace."""
