@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
+import smtpd
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 import pytest
+import roundtrips
 
 from backup_mx import cli
 from backup_mx.cli import relays, verbs
@@ -57,6 +58,29 @@ tls.acme_ca = "ca.pem"
 [dns.cloudflare]
 zones = { "example.org" = "0123456789abcdef0123456789abcdef" }
 token = { file = "open" }
+"""
+
+ELSEWHERE = """
+[tls]
+acme = false
+acme_ca = "not-here"
+[relay.mx3]
+hostname = "mx3.example.org"
+address = "192.0.2.3"
+wireguard_address = "10.0.20.3"
+wireguard_key = { file = "not-here" }
+[relay.mx2]
+hostname = "mx2.example.org"
+address = "192.0.2.1"
+wireguard_address = "10.0.20.2"
+wireguard_key = { file = "not-here" }
+[primary.home]
+hostname = "mail.example.org"
+[domain."example.org"]
+recipients = { table = "recipients.txt" }
+[dns.cloudflare]
+zones = { "example.org" = "0123456789abcdef0123456789abcdef" }
+token = { file = "not-here" }
 """
 
 
@@ -178,15 +202,42 @@ def test_check_looks_at_the_files_that_are_named(verb: Verb, tmp_path: Path) -> 
     )
 
 
-@pytest.mark.parametrize("arguments", [("build",), ("deploy",), ("deploy", "--diff")])
-def test_what_a_relay_is_made_of_is_seen_to_first(
-    verb: Verb, tmp_path: Path, arguments: Sequence[str]
-) -> None:
-    """All that is missing at once; what only publishing needs may be kept elsewhere."""
-    (tmp_path / "backup-mx.toml").write_text(WITH_FILES.replace('"here"', '"192.0.2.1"'))
-    ended = verb(*arguments)
-    assert ended.code == 2
-    assert re.findall(r"line (\d+)", ended.err) == ["3", "4", "5"]
+def test_check_reads_nothing_that_gives_once(verb: Verb, tmp_path: Path) -> None:
+    """A secret in a pipe is for whoever needs it."""
+    verb("init", *FACTS)
+    path = tmp_path / "backup-mx.toml"
+    path.write_text(path.read_text() + '[notify]\nurls = [{ file = "pipe" }]\n')
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "pipe").chmod(0o644)  # who opens it refuses it, and does not wait for its end
+    pipe = os.open(tmp_path / "pipe", os.O_RDWR | os.O_NONBLOCK)
+    try:
+        os.write(pipe, b"ntfys://example.net/secret")
+        assert verb("check").code == 0
+        assert os.read(pipe, 99) == b"ntfys://example.net/secret"
+    finally:
+        os.close(pipe)
+
+
+def test_check_takes_what_a_round_trip_trusts(verb: Verb, tmp_path: Path) -> None:
+    """It reads the file as OpenSSL does: the rest of it is anybody's."""
+    known = smtpd.certificate(tmp_path, "localhost")
+    known.write_text(f"# Küche\n{known.read_text()}")
+    roundtrips.configured(tmp_path, 993, known)
+    ended = verb("check")
+    assert (ended.code, ended.err) == (0, "")
+    known.write_text("none")
+    ended = verb("check")
+    assert (ended.code, f"{known} cannot be used: is no PEM" in ended.err) == (2, True)
+
+
+def test_build_needs_no_file_but_those_of_its_relay(verb: Verb, tmp_path: Path) -> None:
+    """In an outage, another relay's key or a token for DNS may be where nobody can reach it."""
+    (tmp_path / "backup-mx.toml").write_text(ELSEWHERE)
+    ended = verb("build", "mx2")
+    assert (ended.code, "recipients.txt cannot be read" in ended.err) == (1, True)
+    (tmp_path / "recipients.txt").write_text("alice\n")
+    ended = verb("build", "mx2")
+    assert (ended.code, ended.err) == (0, "")
 
 
 def test_a_relay_that_is_not_there(verb: Verb) -> None:
@@ -231,7 +282,7 @@ def test_every_failure_is_one_message(
     def broken(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(relays, "load_to_bundle", broken)
+    monkeypatch.setattr(relays, "load", broken)
     ended = verb("build")
     assert ended.code == code
     assert said in ended.err
@@ -478,8 +529,8 @@ def test_a_relay_is_asked_for_some_messages_at_a_time(
     [
         (("maintenance", "foo"), "takes on, off or status; a relay's name comes before it"),
         (("maintenance", "on", "mx2"), "takes on, off or status; a relay's name comes before it"),
-        (("import",), "import takes files, or a folder of them"),
-        (("import", "kept"), 'there is no file "kept"'),
+        (("import",), "import takes files, or a folder of them\n"),
+        (("import", "mx2"), "import takes files, or a folder of them\n"),
     ],
 )
 def test_what_is_missing_is_named(
@@ -492,13 +543,16 @@ def test_what_is_missing_is_named(
     assert host.asked == []
 
 
-def test_what_is_neither_a_relay_nor_a_queue_id(verb: Verb, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("asked", "other"), [("show", "queue ID"), ("import", "file")])
+def test_what_is_neither_a_relay_nor_a_verb_s_own(
+    verb: Verb, tmp_path: Path, asked: str, other: str
+) -> None:
     """One may have meant either."""
     (tmp_path / "backup-mx.toml").write_text(TWO_ON_ORACLE)
-    ended = verb("show", "ABC")
+    ended = verb(asked, "ABC")
     assert ended.code == 2
     assert 'there is no relay "ABC": the config has mx2, mx3' in ended.err
-    assert '"ABC" is no queue ID either' in ended.err
+    assert f'"ABC" is no {other} either' in ended.err
 
 
 def test_one_message_that_comes_spoilt_stops_no_other(

@@ -17,6 +17,7 @@ from backup_mx import cli
 from backup_mx.cli.gate import site_of
 from backup_mx.cli.relays import load
 from backup_mx.errors import MachineError
+from backup_mx.evidence import Evidence
 from backup_mx.findings import Finding
 from backup_mx.gates import lock, run
 from backup_mx.gates import rebuild as gate
@@ -276,16 +277,41 @@ def test_a_rebuild_that_does_not_end_voids_what_was_proven(site: Site, *, resume
     assert told.do == "make it anew, or --resume"
 
 
+def all_seen(site: Site) -> Evidence:
+    """Have each gate be passed."""
+    seen_of = site_of(load(site.folder / "backup-mx.toml"), "mx2")
+    proofs = {
+        name: run.proof(seen_of, each, [Finding(name, "pass", "seen")])
+        for name, each in GATES.items()
+    }
+    return run.record(seen_of, GATES, proofs)
+
+
+def allowed(site: Site) -> list[str]:
+    """Return the records that the evidence allows."""
+    told = json.loads((site.folder / "build/evidence.json").read_text())
+    return list(told["mx2"]["allows"])
+
+
+def test_what_was_seen_before_a_machine_was_replaced_by_hand_is_no_evidence(
+    by_hand: Site,
+) -> None:
+    """Nobody here saw it go: the record tells what it was, not when it went."""
+    by_hand.relay.facts["queue"] = {}
+    by_hand.relay.snapshot = snapshot()
+    by_hand.run()
+    all_seen(by_hand)
+    become_the_next(by_hand)
+    assert by_hand.run("--resume").code == 0
+    assert allowed(by_hand) == []
+
+
 @pytest.mark.parametrize("begun", ["--yes", "--resume"])
 def test_what_was_seen_of_the_old_machine_is_no_evidence_for_the_new(
     site: Site, begun: str
 ) -> None:
     """Neither A nor MX goes by it, from when a rebuild begins: drills and plans alone stand."""
-    old = site_of(load(site.folder / "backup-mx.toml"), "mx2")
-    seen = {
-        name: run.proof(old, gate, [Finding(name, "pass", "seen")]) for name, gate in GATES.items()
-    }
-    assert run.record(old, GATES, seen).allows == ("A", "MX")
+    assert all_seen(site).allows == ("A", "MX")
     site.relay.facts["settled"] = False
     assert site.run(begun).code == 4
     told = json.loads((site.folder / "build/evidence.json").read_text())["mx2"]
@@ -303,6 +329,36 @@ def by_hand(site: Site) -> Site:
     (site.folder / "backup-mx.toml").write_text(text.replace("volume = true", "volume = false"))
     site.relay.facts["volume"] = ""
     return site
+
+
+STEPS = """\
+Nothing here makes the machine of mx2 anew: that takes rebuild_command in [relay.mx2], or \
+[cloud.oci]. By hand:
+  see that no other mail comes, and ask this once more:
+    ssh -p 22 root@203.0.113.20 systemctl stop postfix.service postfix@-.service
+  replace the machine, with build/mx2/user-data
+  have the new one proven:
+    backup-mx rebuild mx2 --resume --exported kept
+"""
+
+
+def exported_all(site: Site) -> None:
+    """Take out what waits there."""
+    (site.folder / "kept").mkdir()
+    exported(site.folder / "kept", list(ids(2)))
+
+
+def noted_earlier(site: Site) -> Path:
+    """Have a record of what the relay was before some earlier rebuild: nothing waited."""
+    record = site.folder / "build/mx2/before.json"
+    record.parent.mkdir(parents=True)
+    record.write_text(json.dumps(facts(boot="zeroth", volume="")))
+    return record
+
+
+def become_the_next(site: Site) -> None:
+    """Have the operator replace the machine, with a disk on which nothing waits."""
+    site.relay.facts |= {"boot": "second", "left": "", "queue": {}}
 
 
 @pytest.mark.parametrize("how", ["--plan", "--yes"])
@@ -324,21 +380,82 @@ def test_a_machine_replaced_by_hand_takes_no_mail_with_it(by_hand: Site, how: st
 
 def test_without_a_way_to_replace_it(by_hand: Site) -> None:
     """Once no mail is lost by it, it is said how it is done by hand, and then proven."""
-    folder = by_hand.folder / "kept"
-    folder.mkdir()
-    exported(folder, list(ids(2)))
+    exported_all(by_hand)
     assert by_hand.run("--plan", "--exported", "kept").code == 0
     ended = by_hand.run("--exported", "kept")
-    assert ended.code == 2
+    assert ended.code == 1
     assert "is made anew by: you, by hand" in ended.err
     assert "stays: 2 messages, in kept" in ended.err
-    assert "rebuild_command in [relay.mx2], or [cloud.oci]" in ended.err
-    assert "  ssh -p 22 root@203.0.113.20 systemctl stop postfix.service" in ended.err
-    assert "    backup-mx rebuild mx2 --resume --exported kept\n" in ended.err
+    assert "Usage" not in ended.err
+    assert ended.out == STEPS
     assert by_hand.relay.done == []
-    by_hand.relay.facts |= {"boot": "second", "queue": {}}
+    become_the_next(by_hand)
     assert by_hand.run("--resume", "--exported", "kept").code == 0
     assert "import 2" in by_hand.relay.done
+    assert recorded(by_hand)[0] == "pass"
+
+
+def test_what_is_left_to_the_operator_as_json(by_hand: Site) -> None:
+    """It is not done yet; the plan and each step are there."""
+    by_hand.relay.facts["queue"] = {}
+    ended = by_hand.run("--json")
+    assert ended.code == 1
+    told = json.loads(ended.out)
+    assert told["plan"]["how"] == "you, by hand"
+    assert [each["run"].partition(" ")[0] for each in told["steps"]] == ["ssh", "", "backup-mx"]
+
+
+def test_a_machine_that_nobody_can_ask_is_replaced_by_hand(by_hand: Site) -> None:
+    """What an earlier rebuild has noted is not what it was."""
+    record = noted_earlier(by_hand)
+    by_hand.relay.unreachable = "ssh: Connection timed out"
+    ended = by_hand.run("--relay-is-gone")
+    assert ended.code == 1
+    assert "systemctl stop" not in ended.out
+    assert not record.exists()
+
+
+def test_the_old_machine_started_again_is_not_the_new_one(by_hand: Site) -> None:
+    """By hand as well its root disk knows that it is to go."""
+    by_hand.relay.facts["queue"] = {}
+    by_hand.run()
+    by_hand.relay.facts |= {"boot": "second"}
+    ended = by_hand.run("--resume")
+    assert ended.code == 4
+    assert "waiting for the old machine to go" in ended.err
+
+
+def test_what_an_earlier_rebuild_noted_is_not_gone_by(by_hand: Site) -> None:
+    """It ended otherwise; what waits now, and was taken out, is put back."""
+    noted_earlier(by_hand)
+    exported_all(by_hand)
+    by_hand.run("--exported", "kept")
+    become_the_next(by_hand)
+    ended = by_hand.run("--resume", "--exported", "kept")
+    assert "import 2" in by_hand.relay.done
+    assert "2 of 2 messages are there, 2 of them put back" in ended.out
+
+
+def test_what_was_handed_over_after_the_export_is_not_delivered_twice(by_hand: Site) -> None:
+    """Postfix was stopped, and it was asked once more, as one is told: one message is left."""
+    exported_all(by_hand)
+    by_hand.run("--exported", "kept")
+    by_hand.relay.facts["queue"].pop("4Bmx000000z1")
+    by_hand.run("--exported", "kept")
+    become_the_next(by_hand)
+    by_hand.run("--resume", "--exported", "kept")
+    assert [each for each in by_hand.relay.done if "import" in each] == ["import 1"]
+
+
+@pytest.mark.parametrize("volume", [False, True])
+def test_by_hand_there_is_user_data(by_hand: Site, *, volume: bool) -> None:
+    """That file is what the steps name; it formats no blank disk where there is a volume."""
+    path = by_hand.folder / "backup-mx.toml"
+    path.write_text(path.read_text().replace("volume = false", f"volume = {str(volume).lower()}"))
+    by_hand.relay.facts |= {"queue": {}, "volume": "/dev/vdb" if volume else ""}
+    by_hand.run()
+    user_data = gzip.decompress((by_hand.folder / "build/mx2/user-data").read_bytes())
+    assert (b"--volume-exists" in user_data) == volume
 
 
 @pytest.fixture

@@ -92,7 +92,9 @@ def publish(path: Path, ssh_config: Path | None, yes: bool, patience: int, as_js
     changes, findings = desk.planned()
     if not as_json:
         desk.show(changes, findings)
-    outcome = _made(desk, changes, patience, "" if yes else "Publish this?", shown=not as_json)
+    if not yes:
+        _ask(desk, changes, "Publish this?", shown=not as_json)
+    outcome = _made(desk, changes, patience)
     waiting = [each for each in changes if each.waits]
     if as_json:
         told = {"changes": [_data(each) for each in changes], "findings": _findings(findings)}
@@ -130,8 +132,9 @@ def withdraw(
     changes, silent = desk.withdrawal(relay_named(desk.config, relay), address_too=address)
     if not as_json:
         desk.show(changes, silent)
-    question = "" if yes else "Take this away?"
-    outcome = [*silent, *_made(desk, changes, patience, question, shown=not as_json)]
+    if not yes:
+        _ask(desk, changes, "Take this away?", shown=not as_json)
+    outcome = [*silent, *_made(desk, changes, patience)]
     waiting = [each for each in changes if each.waits]
     if as_json:
         say_json({"changes": [_data(each) for each in changes], "outcome": _findings(outcome)})
@@ -322,24 +325,20 @@ class Desk:
                 say(f";   waits: {change.waits}")
 
 
-def _made(
-    desk: Desk, changes: Sequence[Change], patience: int, question: str, *, shown: bool
-) -> list[Finding]:
-    """Make the changes that wait for nothing, once somebody to whom they are shown has said so.
+def _ask(desk: Desk, changes: Sequence[Change], question: str, *, shown: bool) -> None:
+    """Ask whether to make the changes, unless each of them waits; they have to be ``shown``."""
+    if all(each.waits for each in changes):
+        return
+    if not shown:
+        raise click.UsageError("--json shows nobody what they would agree to: add --yes")
+    agree(question)
+    desk.see_allowed(changes)  # who is asked may answer the next morning
 
-    Without a question nobody is asked.
-    """
+
+def _made(desk: Desk, changes: Sequence[Change], patience: int) -> list[Finding]:
+    """Make the changes that wait for nothing."""
     from backup_mx.dns.publish import Publisher
 
-    if not any(not each.waits for each in changes):
-        return []
-    if question:
-        if not shown:
-            raise click.UsageError("--json shows nobody what they would agree to: add --yes")
-        if not sys.stdin.isatty():
-            raise click.UsageError("nobody is there to ask; --yes answers it")
-        agree(question)
-        desk.see_allowed(changes)  # who is asked may answer the next morning
     return Publisher(desk.names, desk.providers, patience, progress).make(changes)
 
 

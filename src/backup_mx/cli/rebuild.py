@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from backup_mx.cli.terminal import (
     RELAY,
     SSH_CONFIG,
     agree,
+    attended,
     progress,
     say,
     say_json,
@@ -71,7 +72,8 @@ def rebuild(
     """Make a relay anew, with mail in its queue, and prove that it is the same.
 
     Shows first what dies and what stays. Without a volume it is refused while mail waits: that has
-    to be exported first. DNS is not touched. Fails when the new machine is not the same relay.
+    to be exported first. DNS is not touched. Fails when the new machine is not the same relay, and
+    where it is left to you to replace it.
     """
     if only_plan and resume:
         raise click.UsageError("--plan and --resume exclude each other")
@@ -85,10 +87,10 @@ def rebuild(
         job = Rebuild(config, name, _host(config, name, ssh_config, world), progress, exported)
         errand = _Errand(config, name, job, world, ssh_config)
         result: dict[str, Any] = {"relay": name}
+        provider = _provider(config, name, world)
         if resume:
             before = errand.resumed()
         else:
-            provider = _provider(config, name, world)
             plan = job.planned(provider, gone=relay_is_gone)
             result["plan"] = plan.data
             for line in plan.lines:
@@ -97,7 +99,9 @@ def rebuild(
                 say_json(result) if as_json else say("Nothing was changed.")
                 return
             if provider is None:
-                raise click.UsageError(_by_hand(plan, job))
+                errand.prepared(plan)
+                _show_steps(result, name, _steps(plan, job), as_json=as_json)
+                sys.exit(1)
             before = errand.replaced(plan, provider, yes=yes)
         findings = errand.finished(before)
     _show(result, findings, as_json=as_json)
@@ -125,6 +129,15 @@ class _Errand:
         self._begin()
         return before
 
+    def prepared(self, plan: Plan) -> None:
+        """Write what the operator replaces the machine with, and keep what it is by now."""
+        _build(self.config, self.name if plan.volume else None)
+        if plan.before:
+            self.job.mark(plan.before)
+            self._keep(plan.before)
+        else:
+            self.record.unlink(missing_ok=True)
+
     def replaced(self, plan: Plan, provider: Provider, *, yes: bool) -> Look | None:
         """Ask, and make the machine anew; return what it was, None where nobody could ask it."""
         if self.world is None:
@@ -149,13 +162,17 @@ class _Errand:
         write(self.record, last.text.encode())
 
     def _begin(self) -> None:
-        """Keep as evidence that it has begun: what the gates saw was another machine."""
+        """Keep as evidence that it has begun; it voids what the gates saw of the machine.
+
+        On a resume, too: nobody here knows when the old one went.
+        """
         from backup_mx.findings import Finding
         from backup_mx.gates import run
         from backup_mx.gates.all import GATES
 
         do = "make it anew, or --resume"
-        self._note([Finding("rebuild", "unknown", "begun, and not ended", do)], run.unseen(GATES))
+        begun = Finding("rebuild", "unknown", "begun, and not ended", do)
+        self._note([begun], run.unseen(GATES))
 
     def _note(self, findings: Sequence[Finding], others: Mapping[str, Proof]) -> None:
         """Keep what was found as the evidence that the gate ``rebuild`` goes by; not of a lab.
@@ -236,25 +253,39 @@ def _provider(config: Config, name: str, world: World | None) -> Provider | None
     return Terraform(config.folder / oci.folder, name, saved, progress)
 
 
-def _by_hand(plan: Plan, job: Rebuild) -> str:
-    """Say how the operator replaces a machine that nothing here does, when no mail is lost so."""
+@dataclass(frozen=True)
+class _Step:
+    """What the operator does, and the command that does it, "" where there is none."""
+
+    do: str
+    run: str = ""
+
+
+def _steps(plan: Plan, job: Rebuild) -> Iterator[_Step]:
+    """Yield how the operator replaces a machine that nothing here does, when no mail is lost so."""
     from backup_mx.machine.rebuild import POSTFIX
 
-    relay = plan.relay
-    lines = [
-        f"nothing here makes the machine of {relay.name} anew: that takes rebuild_command in"
-        f" [relay.{relay.name}], or [cloud.oci]. By hand:"
-    ]
     if plan.before and not plan.volume:
-        lines += [
-            "  see that no other mail comes, and ask this once more:",
-            f"    {job.systemctl} stop {' '.join(POSTFIX)}",
-        ]
-    lines += [
-        f"  replace the machine, with {BUILT / relay.name / 'user-data'}; then",
-        f"    {job.resume}",
-    ]
-    return "\n".join(lines)
+        stop = f"{job.systemctl} stop {' '.join(POSTFIX)}"
+        yield _Step("see that no other mail comes, and ask this once more:", stop)
+    yield _Step(f"replace the machine, with {BUILT / plan.relay.name / 'user-data'}")
+    yield _Step("have the new one proven:", job.resume)
+
+
+def _show_steps(
+    result: dict[str, Any], name: str, steps: Iterable[_Step], *, as_json: bool
+) -> None:
+    if as_json:
+        say_json({**result, "steps": [asdict(each) for each in steps]})
+        return
+    say(
+        f"Nothing here makes the machine of {name} anew: that takes rebuild_command in"
+        f" [relay.{name}], or [cloud.oci]. By hand:"
+    )
+    for each in steps:
+        say(f"  {each.do}")
+        if each.run:
+            say(f"    {each.run}")
 
 
 def _build(config: Config, again: str | None) -> None:
@@ -278,9 +309,8 @@ def _confirmed(name: str, provider: Provider, *, yes: bool) -> Iterator[None]:
     if yes and not terraform:
         yield
         return
-    if not sys.stdin.isatty():
-        answer = "Terraform's plan has to be read" if terraform else "--yes answers it"
-        raise click.UsageError(f"nobody is there to ask; {answer}")
+    if terraform:
+        attended("Terraform's plan has to be read")
     with terraform.planned() if terraform else contextlib.nullcontext():
         agree(f"Make {name} anew?")
         yield

@@ -28,13 +28,6 @@ def load(path: Path) -> Config:
     return config.load(path)
 
 
-def load_to_bundle(path: Path) -> Config:
-    """Read the config file, and see that the files are there that go into a relay."""
-    from backup_mx import config
-
-    return config.load(path, config.BUNDLED)
-
-
 def relay_named(config: Config, name: str | None) -> str:
     """Return the relay that is meant: the named one, or the only one."""
     return meant("relay", name, config.relays)
@@ -56,7 +49,7 @@ def build(relays: Sequence[str], path: Path, output: Path, as_json: bool) -> Non
     """Write relay.pyz and user-data of each relay (default: of all), and what Terraform reads."""
     from backup_mx.machine import cloudinit
 
-    config = load_to_bundle(path)
+    config = load(path)
     wanted = [relay_named(config, relay) for relay in relays] or list(config.relays)
     built = [written(config, name, output) for name in wanted]
     terraform = terraform_inputs(config, output, built)
@@ -129,7 +122,7 @@ def deploy(
     """Make a running Debian or Ubuntu machine the relay, over SSH. What fails is undone."""
     from backup_mx.machine import bundle, ship, tailnet
 
-    config = load_to_bundle(path)
+    config = load(path)
     name = relay_named(config, relay)
     archive = bundle.bundle(config, name)
     lines: list[str] = []

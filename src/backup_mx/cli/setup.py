@@ -79,7 +79,7 @@ def check(path: Path, as_json: bool) -> None:
     from backup_mx import config
 
     try:
-        loaded = config.load(path, config.EVERY)
+        loaded = config.load(path, look=True)
     except ConfigError as error:
         if as_json:
             say_json({"config": str(path), "problems": [asdict(each) for each in error.problems]})

@@ -48,11 +48,19 @@ def seconds(_context: click.Context, _option: click.Parameter, value: str | None
         raise click.BadParameter(str(error)) from None
 
 
-def agree(question: str) -> None:
-    """Ask on the terminal whether to go on.
+def attended(instead: str) -> None:
+    """Raise click.UsageError where nobody is there to ask; ``instead`` says what takes a person."""
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"nobody is there to ask; {instead}")
 
-    Raises BackupMxError where the answer is no, click.Abort where there is none.
+
+def agree(question: str) -> None:
+    """Ask on the terminal whether to go on; --yes of each verb that asks answers it.
+
+    Raises BackupMxError where the answer is no, click.Abort where there is none, click.UsageError
+    where nobody is there to ask.
     """
+    attended("--yes answers it")
     if not click.confirm(question, err=True):
         raise BackupMxError("you said no: nothing is changed")
 

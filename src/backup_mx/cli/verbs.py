@@ -38,6 +38,7 @@ _NOT_FOUND = 127  # env(1), EXIT STATUS
 _BROUGHT = 512 << 20  # characters in one run of export: it ends after 48 MiB and one more message
 _ASKED = 2000  # messages in one run: the relay asks its ledger for each before the first one goes
 _MOST_IDS = 50  # on a command line; more go over standard input
+_ALSO = {verbs.IDS: "queue ID", verbs.FILES: "file"}  # what a wrong name may have been meant for
 _MEANT = (*verbs.FILTERS, verbs.ALL, verbs.YES)  # is seen to here: the relay is told IDs
 
 Found = dict[str, Any]
@@ -72,7 +73,7 @@ class Asked:
         """Run a verb that has to succeed; return what it prints. Raises MachineError."""
         answer = self.run(*arguments, stdin=stdin, verb=verb, tell=tell)
         if answer.code:
-            raise MachineError(answer.said or "it failed")
+            raise MachineError(answer.words or "it failed")
         return answer.stdout
 
     @property
@@ -98,7 +99,7 @@ class Asked:
 
         return selecting.meant(self.given, self.options, sys.stdin, self._found)
 
-    def _found(self, _options: object) -> list[str]:
+    def _found(self) -> list[str]:
         return self.told(*self.filters, "--ids", verb="queue").splitlines()
 
 
@@ -157,9 +158,12 @@ def _callback(verb: Verb) -> Callable[..., int]:
         try:
             host = host_of(name or None, path, ssh_config, lab)
         except click.UsageError as error:
-            if verb.argument == verbs.IDS and name and not own:
-                raise click.UsageError(f'{error.message} "{name}" is no queue ID either') from None
+            if name and not own and verb.argument in _ALSO:
+                other = _ALSO[verb.argument]
+                raise click.UsageError(f'{error.message} "{name}" is no {other} either') from None
             raise
+        if verb.argument == verbs.FILES and not own:
+            raise click.UsageError(f"{verb.name} takes files, or a folder of them")
         return _ANSWERED.get(verb.name, ask)(Asked(verb, host, name, own, options))
 
     return asked
@@ -181,9 +185,6 @@ def split(verb: Verb, given: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     elif argument.choices and len(own) != 1:
         words = f"{', '.join(argument.choices[:-1])} or {argument.choices[-1]}"
         raise click.UsageError(f"{verb.name} takes {words}; a relay's name comes before it")
-    elif argument == verbs.FILES and not own:
-        missing = f': there is no file "{name}"' if name else ""
-        raise click.UsageError(f"{verb.name} takes files, or a folder of them{missing}")
     return name, own
 
 
@@ -212,8 +213,6 @@ def ask_about(asked: Asked) -> int:
     if asked.verb.name == "delete" and ids and not asked.options["yes"]:
         named = ids[0] if len(ids) == 1 else text.counted(len(ids))
         where = f" on {asked.name}" if asked.name else ""
-        if not sys.stdin.isatty():
-            raise click.UsageError("nobody is there to ask; --yes answers it")
         agree(f"Delete {named}{where} for ever?")
     sure = ["--yes"] if asked.verb.name == "delete" else []
     how = [each for each in (*asked.verb.options, verbs.JSON) if each not in _MEANT]

@@ -66,7 +66,7 @@ def results(answer: Answer) -> list[Result]:
     try:
         return [_result(each) for each in json.loads(last)["results"]]
     except (KeyError, RecursionError, TypeError, ValueError):
-        told = answer.said or "the relay did not answer as it should"
+        told = answer.words or "the relay did not answer as it should"
         raise MachineError(told) from None
 
 

@@ -201,16 +201,23 @@ class Rebuild:
             self.clock.sleep(1)
         last = look(self.host, self.relay.ssh.port)
         plan.renewed(last).refuse()
+        self.mark(last)
+        # Nobody shows a certificate any more.
+        return replace(last, certificate=before.certificate)
+
+    def mark(self, last: Look) -> None:
+        """Have the root disk of a machine that is to go know it; ``last`` is what it is.
+
+        Started again, it is not taken for a new one then. Raises MachineError, UnreachableError.
+        """
         left = ["dd", "status=none", f"of={probe.LEFT}"]
         ship.must(self.host, left, stdin=last.boot.encode())
         ship.must(self.host, ["sync"])
-        # Nobody shows a certificate any more.
-        return replace(last, certificate=before.certificate)
 
     def finish(self, before: Look | None) -> list[Finding]:
         """Wait for the new machine, bring it all that user-data does not carry, and prove it.
 
-        ``before`` is what replace() returned. Raises MachineError, UnreachableError.
+        ``before`` is what it was last. Raises MachineError, UnreachableError.
         """
         self.wait(before)
         archive = bundle(self.config, self.name)

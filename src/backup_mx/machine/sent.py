@@ -24,7 +24,7 @@ print(json.dumps(module.facts(json.loads({wanted!r}))))
 """
 
 
-def ask(host: Host, program: ModuleType, wanted: object) -> dict[str, Any]:
+def ask(host: Host, program: ModuleType, wanted: object = None) -> dict[str, Any]:
     """Run ``facts(wanted)`` of a module on a host that has nothing but Python.
 
     What the module imports of ours goes along; wanted is whatever JSON can carry. Raises

@@ -53,16 +53,12 @@ class Answer:
 
     @property
     def words(self) -> str:
-        """What it complained of, fit for a message: the end of it.
+        """What it complained of, fit for a message: the end of it, without our own name.
 
         ssh ends its own lines with CR LF, and those it passes on with LF (OpenSSH, log.c).
         """
-        return "\n".join(self.stderr.strip().splitlines())[-_TOLD:]
-
-    @property
-    def said(self) -> str:
-        """The same where our own command complained: without its name before each line."""
-        return "\n".join(line.removeprefix(_OURS) for line in self.words.split("\n"))
+        lines = self.stderr.strip().splitlines()
+        return "\n".join(line.removeprefix(_OURS) for line in lines)[-_TOLD:]
 
     @property
     def told(self) -> str:
