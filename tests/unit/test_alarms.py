@@ -225,7 +225,7 @@ def test_a_broken_way_is_told_while_nothing_waits_and_again_when_mail_comes() ->
         ({"disk": Disk(4 * 2**30, 50 * 2**30, 75 * 2**20)}, "warning",
          "4.0 GiB left on the mail's disk"),
         ({"disk": Disk(100 * 2**20, 50 * 2**30, 75 * 2**20)}, "failure",
-         "100.0 MiB left on the mail's disk"),
+         "100 MiB left on the mail's disk"),
         ({"disk": Disk(40 * 2**30, 50 * 2**30, 75 * 2**20, damaged=True)}, "failure",
          "the mail's disk is damaged, or read-only"),
         ({"certificate": NOON + 10 * DAY}, "warning", "the certificate expires in 10 d"),

@@ -242,6 +242,15 @@ def test_publish_asks_first(folder: Path) -> None:
     assert "nobody is there to ask; --yes answers it" in said.stderr
 
 
+@pytest.mark.usefixtures("folder", "server")
+@pytest.mark.parametrize("how", [(), ("--json",)])
+def test_nobody_is_asked_where_nothing_can_be_done(how: tuple[str, ...]) -> None:
+    """What waits for the gates is told, and that is all."""
+    said = ran("publish", *how)
+    assert said.exit_code == 1, said.stderr
+    assert "no gate has been run yet" in said.stdout
+
+
 @pytest.mark.parametrize("verb", ["publish", "withdraw"])
 def test_nobody_is_asked_about_what_is_not_shown(
     folder: Path, server: NameServer, monkeypatch: pytest.MonkeyPatch, verb: str
@@ -368,7 +377,7 @@ def test_a_silent_server_is_never_settled(
 ) -> None:
     """However often it is run: no exchanger before its name is seen everywhere, and no success."""
     prove(folder)
-    monkeypatch.setattr(net, "SECONDS", 0.2)
+    monkeypatch.setattr(net, "SECONDS", 0.6)
     add(server, Record("example.org", "NS", "ns2.example.org"))
     add(server, Record("ns2.example.org", "A", "127.0.0.2"))
     add(server, Record("mx2.example.org", "A", "203.0.113.20"))
@@ -434,11 +443,11 @@ def test_a_name_is_withdrawn_in_a_later_run(
     monkeypatch.setattr(providers, "providers", lambda _: among)
     said = ran("withdraw", "--address", "--yes", "--wait", "1s")
     assert ";   waits: an MX record leads there yet: when it is gone, wait" in said.stdout
-    assert "example.org MX 20 mx2.example.org: gone from 1 servers" in said.stdout
+    assert "example.org MX 20 mx2.example.org: gone from 1 server\n" in said.stdout
     assert said.stdout.endswith("Not taken away: mx2.example.org A.\n")
     assert said.exit_code == 1
     said = ran("withdraw", "--address", "--yes", "--wait", "1s")
-    assert "mx2.example.org A 203.0.113.20: gone from 1 servers" in said.stdout
+    assert "mx2.example.org A 203.0.113.20: gone from 1 server\n" in said.stdout
     assert said.exit_code == 0
 
 

@@ -88,6 +88,7 @@ ALLOWED: dict[str, set[str]] = {
         "machine",
         "mta_sts",
         "net",
+        "relay",
     },
     "probe": {
         "config",

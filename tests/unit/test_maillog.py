@@ -43,7 +43,7 @@ def test_each_kind_of_line_is_known_in_both_releases(version: str) -> None:
         "Submitted": 3,
         "Changed": 7,
         "Swept": 3,
-        "Asked": 5,
+        "Announced": 5,
         "Imported": 1,
         "Rejected": 12,
     } | ({"Cancelled": 4} if version == "3.10" else {})
@@ -123,7 +123,7 @@ def test_what_only_looks_like_it_tells_nothing_of_a_message(said: str) -> None:
 def test_the_helper_says_who() -> None:
     """The lines of our own helper carry verb, person and address."""
     asked = one(f"backup-mx/helper[1]: {ID}: delete by=root from=198.51.100.7")
-    assert asked == events.Asked(asked.time, ID, "delete", "root", "198.51.100.7")  # type: ignore[union-attr]
+    assert asked == events.Announced(asked.time, ID, "delete", "root", "198.51.100.7")  # type: ignore[union-attr]
     imported = one(f"backup-mx/helper[1]: {ID}: import from=mx2/{ID} accepted=1763800000 by=root")
     assert isinstance(imported, events.Imported)
     assert (imported.origin, imported.accepted) == (f"mx2/{ID}", 1763800000.0)

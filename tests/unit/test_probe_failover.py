@@ -40,7 +40,8 @@ class World:
 
     state is the primary's, mx what DNS has, deaf whether the relay cannot be reached; each of acts
     is done at one of the gate's pauses, and changes something. hasty are the queue IDs of messages
-    that leave as soon as they were listed; damaged is why none can be read, "" where all can.
+    that leave as soon as they were listed; damaged is why none can be read, "" where all can. since
+    is when the relay first saw the primary as it is, None: just now.
     """
 
     imap: Imap
@@ -60,6 +61,7 @@ class World:
     submitted: int = 0
     hasty: tuple[str, ...] = ()
     damaged: str = ""
+    since: float | None = None
 
     @property
     def site(self) -> Site:
@@ -100,7 +102,7 @@ class World:
         return json.dumps(found) + "\n"
 
     def _status(self) -> dict[str, Any]:
-        primary = {"name": "home", "state": self.state, "since": 0.0}
+        primary = {"name": "home", "state": self.state, "since": self.since or time.time()}
         agent = {"alive": True, "blind": False}
         snapshot = {"time": 0.0, "started": 0.0, "relay": "mx2", "hostname": "mx2.example.org",
                     "version": "1", "primaries": [primary]}  # fmt: skip
@@ -448,7 +450,7 @@ def test_mail_that_stays_on_the_relay_fails(world: World) -> None:
 
     findings = world.judged(world.down, half, patience=replace(SOON, drain=0.0))
     assert verdicts(findings) == {"kept": "pass", "drained": "fail"}
-    assert "4 messages still wait" in findings[-1].saw
+    assert "4 messages still on the relay" in findings[-1].saw
     assert findings[-1].saw.endswith("not now")
 
 
@@ -491,6 +493,22 @@ def test_mail_that_came_home_late_fails_whenever_it_is_looked_for(world: World) 
     assert late.saw == (
         "home more than 5 s after the primary was back: plain, 8-bit, attachment, large"
     )
+
+
+def test_the_primarys_return_counts_from_when_the_relay_saw_it(world: World) -> None:
+    """Not from when the gate, which the operator had left at "Switch on again", is run again."""
+
+    def leave() -> None:
+        raise KeyboardInterrupt
+
+    world.down()
+    with pytest.raises(KeyboardInterrupt):
+        world.judged(leave)
+    world.since = time.time() - 7200
+    world.up()
+    findings = {each.gate: each for each in world.judged()}
+    assert findings["late"].verdict == "fail"
+    assert findings["drained"].saw == "all handed over within 2 h of its return"
 
 
 def test_mail_that_was_changed_is_seen(world: World) -> None:
@@ -547,7 +565,7 @@ HOME = Trip("relay", 60.0, "mx2")
 
 
 def came(letter: letters.Letter, trip: Trip = HOME) -> Came:
-    return Came(letter.token, letters.essence(letter.whole), trip)
+    return Came(letter.token, letters.essence(letter.whole), trip, symbols=None, after=0.0)
 
 
 def test_mail_that_came_twice_is_told() -> None:

@@ -51,16 +51,6 @@ def test_nothing_invisible_is_left(text: str) -> None:
     seen.encode()
 
 
-@pytest.mark.parametrize(
-    ("octets", "words"),
-    [(0, "0 bytes"), (999, "999 bytes"), (1000, "0.977 KiB"), (2**20, "1 MiB"),
-     (5 * 2**40, "5.12e+03 GiB")],
-)  # fmt: skip
-def test_sizes(octets: int, words: str) -> None:
-    """Three digits are enough."""
-    assert shown.size(octets) == words
-
-
 @pytest.mark.parametrize("time", [-1e12, 0.0, START, 1e300])
 def test_any_time_can_be_shown(time: float) -> None:
     """A clock that is wrong, or a number that is none, does not end the page."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -171,16 +171,11 @@ def _each(tables: object, defaults: Callable[[Tables], Tables]) -> object:
     }
 
 
-BUNDLED = ("relay", "domain", "access", "tls", "notify")
-"""The sections whose files go into a relay's bundle."""
-EVERY = tuple(SECTIONS)
-"""All sections: some of their files are needed only where one probes, publishes or lets join."""
+def load(path: Path, *, look: bool = False) -> Config:
+    """Read and check the config file at ``path``; with ``look``, also the files that it names.
 
-
-def load(path: Path, files_of: Collection[str] = ()) -> Config:
-    """Read and check the config file at ``path``, and what files its sections ``files_of`` name.
-
-    Raises ConfigError with every mistake in it, also where it cannot be read at all.
+    Each verb reads only those that it needs: another relay's may be kept elsewhere. Raises
+    ConfigError with every mistake in it, also where it cannot be read at all.
     """
     try:
         raw = path.read_bytes()
@@ -195,8 +190,9 @@ def load(path: Path, files_of: Collection[str] = ()) -> Config:
         raise ConfigError(
             str(path), [Problem("the file", line, "", "expected text in UTF-8")]
         ) from None
-    looked = {section: SECTIONS[section] for section in files_of}
-    config = _parse(text, str(path), lambda tables: of_files(tables, looked, path.parent))
+    config = _parse(
+        text, str(path), lambda tables: of_files(tables, SECTIONS, path.parent) if look else ()
+    )
     config._folder = path.parent
     return config
 

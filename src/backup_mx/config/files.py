@@ -5,8 +5,10 @@ tables ── right values ──> SecretFile, PEM file, table of recipients ─
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import ssl
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from backup_mx.config.conflicts import Conflict
 from backup_mx.config.mistakes import Sections, Tables, checked, table
 from backup_mx.config.options import Named
 from backup_mx.config.secret import SecretFile
-from backup_mx.config.values import PemCheck, Recipients
+from backup_mx.config.values import PemCheck, Recipients, TrustCheck
 from backup_mx.errors import BackupMxError, MachineError
 from backup_mx.relay.tables import addresses
 
@@ -23,22 +25,38 @@ _Path = tuple[str | int, ...]
 _Reader = Callable[[Path], object]  # given the config file's folder
 
 
-def certificates(place: Path) -> str:
-    """Return the certificates in a PEM file.
-
-    Raises MachineError where it cannot be read, is none, or holds a private key as well.
-    """
+@contextlib.contextmanager
+def _pem(place: Path) -> Iterator[None]:
+    """Say in one way why a PEM file cannot be used. Raises MachineError."""
     try:
-        text = place.read_text(encoding="ascii").strip()
-        if "PRIVATE KEY" in text:
-            raise MachineError(f"{place} holds a private key: only its certificate goes here")
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
+        yield
     except OSError as error:  # ssl.SSLError is one, too
         why = "is no PEM certificate" if isinstance(error, ssl.SSLError) else error.strerror
         raise MachineError(f"{place} cannot be used: {why}") from None
     except ValueError:
         raise MachineError(f"{place} cannot be used: is no PEM certificate") from None
+
+
+def certificates(place: Path) -> str:
+    """Return the certificates in a PEM file.
+
+    Raises MachineError where it cannot be read, is none, or holds a private key as well.
+    """
+    with _pem(place):
+        text = place.read_text(encoding="ascii").strip()
+        if "PRIVATE KEY" in text:
+            raise MachineError(f"{place} holds a private key: only its certificate goes here")
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
     return text
+
+
+def trusted(place: Path) -> None:
+    """See that TLS can go by a PEM file, read as `backup_mx.net.mailbox` does: by OpenSSL itself.
+
+    Raises MachineError where it cannot.
+    """
+    with _pem(place):
+        ssl.create_default_context(cafile=str(place))
 
 
 def recipients(place: Path, domain: str) -> tuple[str, ...]:
@@ -55,14 +73,25 @@ def recipients(place: Path, domain: str) -> tuple[str, ...]:
 def of_files(tables: Tables, sections: Sections, folder: Path) -> Iterator[Conflict]:
     """Tell which files cannot be used that the tables of ``sections`` name.
 
-    A relative path counts from ``folder``. Files only are looked at: no secret's command is run.
+    A relative path counts from ``folder``. Files only are looked at: no secret's command is run,
+    and nothing taken out of a pipe or a terminal, which give what they hold only once.
     """
     for path, value, check in _values(tables, sections):
-        for key, read in _named(path, value, check):
+        for key, name, read in _named(path, value, check):
+            if _gives_once(folder / name):
+                continue
             try:
                 read(folder)
             except BackupMxError as error:
                 yield (*path, *key), str(error), ""
+
+
+def _gives_once(place: Path) -> bool:
+    try:
+        mode = place.stat().st_mode
+    except OSError:
+        return False  # its reader says why
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _values(tables: Tables, sections: Sections) -> Iterator[tuple[_Path, object, Check]]:
@@ -86,13 +115,15 @@ def _tables(tables: Tables, section: str, model: type[Options]) -> Iterator[tupl
         yield path, found
 
 
-def _named(path: _Path, value: object, check: Check) -> Iterator[tuple[_Path, _Reader]]:
-    """Yield what reads the file that a value names, if any, and where in the value it stands."""
+def _named(path: _Path, value: object, check: Check) -> Iterator[tuple[_Path, str | Path, _Reader]]:
+    """Yield the file that a value names, if any: where in the value, its name, what reads it."""
     match value:
         case SecretFile():
-            yield ("file",), value.read
+            yield ("file",), value.path, value.read
         case Recipients(kind="table"):
             domain = str(path[1]).lower()
-            yield ("table",), lambda folder: recipients(folder / value.source, domain)
+            yield ("table",), value.source, lambda folder: recipients(folder / value.source, domain)
         case str() if check is PemCheck:
-            yield (), lambda folder: certificates(folder / value)
+            yield (), value, lambda folder: certificates(folder / value)
+        case str() if check is TrustCheck:
+            yield (), value, lambda folder: trusted(folder / value)

@@ -12,8 +12,8 @@ from backup_mx.config.values import (
     Duration,
     MailAddress,
     Name,
-    PemFile,
     SecretSource,
+    TrustFile,
     Word,
 )
 from backup_mx.config.values_live import (
@@ -126,8 +126,8 @@ class Roundtrip(Options):
         description="The address it may send as.", examples=["prober@example.net"]
     )
     recipient: MailAddress = Field(
-        description="A mailbox at the primary, in one of the domains, that gets no other mail: "
-        "what a relay keeps for it passes for the message that is missing.",
+        description="A mailbox at the primary, in one of the domains. It may get other "
+        "mail, too: a field in the header tells which messages are from here.",
         examples=["probe@example.org"],
     )
     imap: DrainTarget = Field(
@@ -150,7 +150,7 @@ class Roundtrip(Options):
         validate_default=True,
         description="How long a message is waited for. One that is not there by then is missing.",
     )
-    ca: PemFile | None = Field(
+    ca: TrustFile | None = Field(
         default=None,
         description="The certificate by which both servers are known, where no public authority "
         "has signed theirs: a PEM file.",

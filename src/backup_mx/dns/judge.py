@@ -19,14 +19,15 @@ def judge(
 ) -> list[Finding]:
     """Return what is wrong with the records of the relays, and what is right.
 
-    missing is the verdict on what stands at no server yet, but for what has to come first.
+    missing is the verdict on what stands at no server yet, but for what must stand.
     """
     found: list[Finding] = []
     listed = list(wanted)
     for each in listed:
         if each.stage is not Stage.EXCHANGERS:
             seen = world[each.record.name, each.record.kind]
-            found += standing(each.what, each.record, seen, "fail" if each.first else missing)
+            absent = "fail" if each.must_stand else missing
+            found += standing(each.what, each.record, seen, absent)
     for relay in config.relays.values():
         for record in sorted(world[other_family(relay)].records):
             saw = f"{relay.hostname} is {record.data}, too, which the config does not know"

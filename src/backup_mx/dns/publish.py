@@ -15,6 +15,7 @@ from backup_mx.dns.seen import Seen, look
 from backup_mx.errors import DnsError
 from backup_mx.findings import Finding, passed
 from backup_mx.net.dns import Names
+from backup_mx.relay.text import counted
 
 Tell = Callable[[str], None]
 PAUSE = 0.5
@@ -162,7 +163,8 @@ def _outcome(change: Change, seen: Seen) -> Iterator[Finding]:
         if having:
             yield Finding(change.what, "fail", f"{shown}: still at {', '.join(having)}")
         elif seen.answers:
-            yield Finding(change.what, "pass", f"{shown}: gone from {len(seen.answers)} servers")
+            servers = counted(len(seen.answers), "server")
+            yield Finding(change.what, "pass", f"{shown}: gone from {servers}")
 
 
 def _not_begun(change: Change) -> str:

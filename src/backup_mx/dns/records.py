@@ -18,14 +18,14 @@ _LONGEST = 255  # bytes of one string of a TXT record (RFC 1035, section 3.3)
 class Record:
     """A record; name and data as `backup_mx.net.dns` returns them.
 
-    strings is a text as it is cut in the zone, "" for one that is not there yet: readers do not
+    as_cut is a text as it is cut in the zone, "" for one that is not there yet: readers do not
     care, but who takes it away has to name it so (RFC 2136, section 3.4.2.4).
     """
 
     name: str
     kind: str
     data: str
-    strings: str = field(default="", compare=False)
+    as_cut: str = field(default="", compare=False)
 
     @property
     def target(self) -> str:
@@ -41,7 +41,7 @@ class Record:
     def text(self) -> str:
         """The data as a zone file has it."""
         if self.kind == "TXT":
-            return self.strings or " ".join(_quoted(part) for part in _parts(self.data))
+            return self.as_cut or " ".join(_quoted(part) for part in _parts(self.data))
         return self.data if self.target in ("", ".") else f"{self.data}."
 
     def line(self, ttl: int = TTL) -> str:

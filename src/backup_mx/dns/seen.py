@@ -117,7 +117,7 @@ def _said(
     if trouble := _trouble(answer, server, str(zones[name])):
         return Said(server, trouble=trouble)
     records = frozenset(
-        Record(name, kind, data, answer.strings.get(data, "")) for data in answer.records
+        Record(name, kind, data, answer.cuts.get(data, "")) for data in answer.records
     )
     return Said(server, records, answer.ttl, answer.alias)
 

@@ -41,8 +41,8 @@ class Wanted:
 
     what says what it is, in a word or two; relay is whose it is, "" for a domain's own. needs is
     what the evidence of that relay, or of each, has to allow, None where none is needed. waits says
-    what else has to come first, "" if nothing has. first tells that whoever makes what leads there
-    does not look whether it stands: the gates have to.
+    what else has to come first, "" if nothing has. must_stand: Terraform makes MX records that
+    lead here without looking it up, so that its absence is a failure, not a warning.
     """
 
     record: Record
@@ -51,7 +51,7 @@ class Wanted:
     relay: str = ""
     needs: Kind | None = None
     waits: str = ""
-    first: bool = False
+    must_stand: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,9 +117,8 @@ def _unseen(config: Config, relay: Relay) -> bool:
 
 
 def _of_relay(config: Config, relay: Relay, facts: Facts) -> Iterator[Wanted]:
-    yield Wanted(
-        address(relay), Stage.NAMES, "address", relay.name, "A", first=_unseen(config, relay)
-    )
+    must_stand = _unseen(config, relay)
+    yield Wanted(address(relay), Stage.NAMES, "address", relay.name, "A", must_stand=must_stand)
     for host in policy.hosted(config, relay.name):
         yield Wanted(address(relay, host), Stage.NAMES, "policy host", relay.name, "A")
     if key := facts.keys.get(relay.name):

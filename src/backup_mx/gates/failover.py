@@ -34,8 +34,8 @@ from backup_mx.net.session import EHLO, SMTP
 from backup_mx.probe import keeper
 from backup_mx.probe.roundtrip import Accounts, accounts
 from backup_mx.probe.trip import trip
-from backup_mx.relay.state import DOWN, UP
-from backup_mx.relay.text import span
+from backup_mx.relay.state import DOWN, UP, Primary
+from backup_mx.relay.text import counted, span
 
 
 @dataclass(frozen=True)
@@ -135,11 +135,12 @@ class _Outage:
     def _primary(self) -> str:
         return self.site.config.domains[self._domain].primary
 
-    def _state(self) -> str:
-        """Return the state of the primary as the relay sees it. Raises MachineError."""
+    def _seen(self, state: str) -> Primary | None:
+        """Return the primary if the relay sees it in this state. Raises MachineError."""
         last = relay.word(self.site.host).snapshot
-        states = {each.name: each.state for each in last.primaries} if last else {}
-        return states.get(self._primary, "")
+        wanted = (self._primary, state)
+        seen = last.primaries if last else ()
+        return next((each for each in seen if (each.name, each.state) == wanted), None)
 
     def _away(self) -> None:
         name = self.site.config.primaries[self._primary].hostname
@@ -149,7 +150,7 @@ class _Outage:
         )
         self.site.tell("To leave: Ctrl-C; running it again goes on from there.")
         self._note()
-        if not self._wait(lambda: self._state() == DOWN, self.patience.operator):
+        if not self._wait(lambda: self._seen(DOWN) is not None, self.patience.operator):
             raise _Given(self._left(f"{name} was not switched off"))
         self.site.tell(f"The relay sees that {name} is away.")
 
@@ -158,9 +159,15 @@ class _Outage:
             return
         name = self.site.config.primaries[self._primary].hostname
         self.site.tell(f"Switch {name} on again now.")
-        if not self._wait(lambda: self._state() == UP, self.patience.operator):
+        if not self._wait(self._returned, self.patience.operator):
             raise _Given(self._left(f"{name} was not switched on again"))
-        self._note(back=time.time())
+
+    def _returned(self) -> bool:
+        """Tell whether the primary is back; note since when, which may be long ago."""
+        found = self._seen(UP)
+        if found:
+            self._note(back=min(time.time(), found.since))
+        return found is not None
 
     def _left(self, what: str) -> Finding:
         saw = f"{what} within {span(self.patience.operator)}"
@@ -255,7 +262,7 @@ class _Outage:
         self.site.tell("The primary is back; the relay hands over.")
         in_time = self._wait(lambda: not self._waiting(), self.patience.drain)
         if not in_time and (left := [*self._waiting().values()]):
-            saw = f"{len(left)} messages still wait after {span(self.patience.drain)}"
+            saw = f"{counted(len(left))} still on the relay after {span(self.patience.drain)}"
             saw = ": ".join((saw, *left[:1]))
             self._path.unlink(missing_ok=True)  # they are late, whenever they come: begin anew
             raise _Given(Finding("drained", "fail", saw, "backup-mx queue says more"))

@@ -63,7 +63,7 @@ class Word:
 
 def facts(host: Host) -> Facts:
     """Ask a relay's Postfix. Raises MachineError, UnreachableError."""
-    told = ask(host, inside, None)
+    told = ask(host, inside)
     try:
         return Facts(**{**told, "services": tuple(told["services"])})
     except (KeyError, TypeError) as error:
@@ -76,7 +76,7 @@ def word(host: Host) -> Word:
     if answer.code == _NOT_FOUND or "No such file" in answer.stderr:
         raise MachineError("the relay does not have the agent yet: backup-mx deploy brings it")
     if answer.code:
-        raise MachineError(answer.said or "no status")
+        raise MachineError(answer.words or "no status")
     return read(answer.stdout)
 
 

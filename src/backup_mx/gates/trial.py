@@ -76,8 +76,8 @@ class Came:
     token: str
     essence: str
     trip: Trip
-    symbols: str | None = None
-    after: float = 0.0
+    symbols: str | None
+    after: float
 
 
 def judged(

@@ -37,7 +37,6 @@ TRIES = 2  # a datagram may get lost
 LIFETIME = 15.0
 """How long a resolver may take, in seconds, with all its tries."""
 
-_CUT = (dns.rdatatype.TXT,)  # the types of strings
 _FAILED = (dns.exception.DNSException, EOFError, OSError)  # EOFError: it hung up on TCP
 
 
@@ -59,7 +58,7 @@ class Answer:
 
     rcode is its word ("NOERROR", "NXDOMAIN", "REFUSED", …); records what it has, sorted; ttl their
     seconds, None without records; authoritative whether it answers for the zone; alias the name
-    that a CNAME leads to, which then is all that there is. strings has each text as a zone file
+    that a CNAME leads to, which then is all that there is. cuts has each text as a zone file
     has it: cut as it is there.
     """
 
@@ -68,7 +67,7 @@ class Answer:
     ttl: int | None
     authoritative: bool
     alias: str = ""
-    strings: Mapping[str, str] = field(default_factory=dict)
+    cuts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -198,7 +197,9 @@ def _read(answer: dns.message.Message, name: dns.name.Name, kind: str) -> Answer
         ttl=own.ttl if own else None,
         authoritative=bool(answer.flags & dns.flags.AA),
         alias=_texts(alias)[0] if alias else "",
-        strings={_text(each): each.to_text() for each in own or () if each.rdtype in _CUT},
+        cuts={
+            _text(each): each.to_text() for each in own or () if each.rdtype == dns.rdatatype.TXT
+        },
     )
 
 
@@ -208,7 +209,7 @@ def _texts(records: dns.rrset.RRset | None) -> tuple[str, ...]:
 
 def _text(record: dns.rdata.Rdata) -> str:
     """Return a record as text, its names in small letters and without their last dot."""
-    if record.rdtype in _CUT:
+    if record.rdtype == dns.rdatatype.TXT:
         return b"".join(record.strings).decode(errors="backslashreplace")  # type: ignore[attr-defined]
     text = record.to_text()
     named = (dns.rdatatype.MX, dns.rdatatype.NS, dns.rdatatype.PTR, dns.rdatatype.CNAME)

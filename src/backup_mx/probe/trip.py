@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 from itertools import pairwise
 from typing import Literal
 
-from backup_mx.relay.text import span
+from backup_mx.relay.text import counted, span
 
 Way = Literal["direct", "relay", "missing", "lost"]
 WAYS: tuple[Way, ...] = ("direct", "relay", "missing")
@@ -113,5 +113,4 @@ def _moment(date: str) -> datetime | None:
 def _minutes(seconds: float) -> str:
     if seconds >= 7200:
         return span(seconds)
-    count = round(seconds / 60)
-    return f"{count} minute{'' if count == 1 else 's'}"
+    return counted(round(seconds / 60), "minute")

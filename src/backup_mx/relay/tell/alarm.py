@@ -37,12 +37,7 @@ def late(now: Snapshot, last: float | None, often: float, first: float) -> bool:
     return now.time - last > often
 
 
-def messages(count: int) -> str:
-    """Say how many messages."""
-    return f"{count} message{'' if count == 1 else 's'}"
-
-
-def printable(words: str) -> str:
+def one_line(words: str) -> str:
     """Return what another server said as one line without anything that is not printable."""
     return "".join(each if each.isprintable() else " " for each in words)[:WORDS].strip()
 

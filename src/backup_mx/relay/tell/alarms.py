@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 
 from backup_mx.relay.state import STARTING, UP, Primary, Snapshot
 from backup_mx.relay.tell import conditions
-from backup_mx.relay.tell.alarm import FAILURE, INFO, WARNING, Alarm, messages
+from backup_mx.relay.tell.alarm import FAILURE, INFO, WARNING, Alarm
 from backup_mx.relay.tell.known import gone, primary_of, unknown, unread
-from backup_mx.relay.text import span
+from backup_mx.relay.text import counted, span
 
 REST_SECONDS = 600.0
 """An alarm that was over is not told again before this has passed since it was told last."""
@@ -144,7 +144,7 @@ def _over(key: str, known: Open, now: Snapshot) -> str:
     waiting = sum(each.waiting for each in now.primaries if each.name == name)
     if not waiting:
         return known.over
-    return f"{known.over} Kept meanwhile, and handed over now: {messages(waiting)}."
+    return f"{known.over} Kept meanwhile, and handed over now: {counted(waiting)}."
 
 
 def _down(memory: Memory, now: Snapshot) -> dict[str, float]:
@@ -184,7 +184,7 @@ def _drained(drains: Mapping[str, Drain], now: Snapshot) -> tuple[dict[str, Drai
 
 
 def _handed_over(primary: Primary, drain: Drain, now: Snapshot) -> Notice:
-    count = messages(primary.delivered - drain.delivered)
+    count = counted(primary.delivered - drain.delivered)
     body = f"It took {span(now.time - drain.since)} from when the primary was back."
     title = f"[{now.relay}] handed over to {primary.name}: {count}; none waits for it any more"
     return Notice(f"drained:{primary.name}", SUCCESS, title, body, now.time)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from backup_mx.relay.state import Shown, Snapshot
-from backup_mx.relay.tell.alarm import FAILURE, WARNING, Alarm, clock, late, printable
+from backup_mx.relay.tell.alarm import FAILURE, WARNING, Alarm, clock, late, one_line
 from backup_mx.relay.text import span
 
 DAY = 86_400.0
@@ -91,7 +91,7 @@ def _asked(now: Snapshot) -> Iterator[Alarm]:
         yield Alarm(
             "asked", WARNING, ASKED_GRACE if own else RENEWED_GRACE,
             f"{now.acme} gives no {'' if own else 'new '}certificate",
-            f'Since {clock(asked.since)}. It said: "{printable(asked.why)}". Mail is taken all '
+            f'Since {clock(asked.since)}. It said: "{one_line(asked.why)}". Mail is taken all '
             f"the same, {stands}. {_PORT_80.format(now.hostname)}",
             "There is a certificate.",
         )  # fmt: skip
@@ -112,7 +112,7 @@ def _refused(now: Snapshot, shown: Shown) -> Iterator[Alarm]:
         yield Alarm(
             f"asked:{shown.host}", WARNING, RENEWED_GRACE if good else ASKED_GRACE,
             f"{now.acme} gives no {'new ' if good else ''}certificate for {shown.host}",
-            f'Since {clock(asked.since)}. It said: "{printable(asked.why)}". Mail is taken all '
+            f'Since {clock(asked.since)}. It said: "{one_line(asked.why)}". Mail is taken all '
             f"the same, and the MTA-STS policy {stands}. {_PORT_80.format(shown.host)}",
             "There is a certificate.",
         )  # fmt: skip

@@ -25,10 +25,9 @@ from backup_mx.relay.tell.alarm import (
     Alarm,
     clock,
     late,
-    messages,
-    printable,
+    one_line,
 )
-from backup_mx.relay.text import span
+from backup_mx.relay.text import counted, size, span
 
 # For how many seconds each has to hold before it is told.
 DOWN_GRACE = 120.0  # a primary that restarts is no news
@@ -88,7 +87,7 @@ def _primary(primary: Primary, now: Snapshot) -> Iterator[Alarm]:
             f"message:{primary.name}", WARNING, 0.0,
             f"{primary.name} does not take the daily message",
             f"It takes recipients, and not what is sent to them: "
-            f'"{printable(primary.message.words)}". What to do: see what its filters say of it.',
+            f'"{one_line(primary.message.words)}". What to do: see what its filters say of it.',
             "The daily message is taken.",
         )  # fmt: skip
     if primary.state in (UP, STARTING):
@@ -101,7 +100,7 @@ def _primary(primary: Primary, now: Snapshot) -> Iterator[Alarm]:
         key,
         FAILURE if waiting and now.maintenance is None else WARNING,
         DOWN_GRACE if waiting else IDLE_GRACE,
-        f"{what}{f'; kept for it: {messages(waiting)}' if waiting else ''}",
+        f"{what}{f'; kept for it: {counted(waiting)}' if waiting else ''}",
         f"Since {clock(primary.since)}.{said}{_announced(now)}\n{advice}",
         f"{primary.name} takes mail again.",
     )
@@ -182,7 +181,7 @@ def _undeliverable(now: Snapshot) -> Iterator[Alarm]:
         count = sum(e.messages for e in now.counts if (e.fate, e.why) == (WAITING, why))
         if count:
             yield Alarm(
-                f"undeliverable:{why}", WARNING, REFUSED_GRACE, f"{what}: {messages(count)}",
+                f"undeliverable:{why}", WARNING, REFUSED_GRACE, f"{what}: {counted(count)}",
                 f"They stay queued and do not bounce. What to do: read what was said "
                 f"(backup-mx queue {now.relay}), mend {where}, then: backup-mx drain {now.relay}",
                 "No message waits for this any more.", count,
@@ -211,7 +210,7 @@ def _old(now: Snapshot) -> Iterator[Alarm]:
     look = f"What to do: bring the primary back, or export it; backup-mx queue {now.relay}"
     if now.at_risk:
         yield Alarm(
-            "at-risk", WARNING, 60.0, f"waiting for long: {messages(now.at_risk)}",
+            "at-risk", WARNING, 60.0, f"waiting for long: {counted(now.at_risk)}",
             f"Of {span(now.retention)}, nine tenths have passed. {look}",
             "No message waits for that long any more.", now.at_risk,
         )  # fmt: skip
@@ -228,7 +227,7 @@ def _held(now: Snapshot) -> Iterator[Alarm]:
     count = sum(each.messages for each in now.counts if each.fate == HELD)
     if count:
         yield Alarm(
-            "held", WARNING, HELD_GRACE, f"on hold: {messages(count)}",
+            "held", WARNING, HELD_GRACE, f"on hold: {counted(count)}",
             f"They waited longer than {span(now.retention)}, somebody put them there, or they are "
             "damaged. They do not expire. What is held by retention is released by itself when the "
             "primary comes back, but what it refused although it was up. All else, only by you: "
@@ -243,7 +242,7 @@ def _ledger(now: Snapshot) -> Iterator[Alarm]:
         count = now.sums.differences
         yield Alarm(
             "ledger", FAILURE, LEDGER_GRACE, "the ledger does not add up",
-            f"Log and spool say different things of {messages(count)}; accepted is not delivered "
+            f"Log and spool say different things of {counted(count)}; accepted is not delivered "
             f"+ waiting + held + deleted. What to do: backup-mx ledger {now.relay} names each.",
             "The ledger adds up again.", count,
         )  # fmt: skip
@@ -266,8 +265,8 @@ def _disk(now: Snapshot) -> Iterator[Alarm]:
         return
     short = disk.free < max(2 * disk.needed, disk.total // 33)
     yield Alarm(
-        "disk", FAILURE if short else WARNING, 60.0, f"{_size(disk.free)} left on the mail's disk",
-        f"Below {_size(disk.needed)}, senders are asked to come back later (4xx); what was taken "
+        "disk", FAILURE if short else WARNING, 60.0, f"{size(disk.free)} left on the mail's disk",
+        f"Below {size(disk.needed)}, senders are asked to come back later (4xx); what was taken "
         "is safe. What to do: bring the primary back, or make the volume larger.",
         "There is room again.",
     )  # fmt: skip
@@ -285,7 +284,7 @@ def _tables(now: Snapshot) -> Iterator[Alarm]:
             yield Alarm(
                 f"table:{table.domain}", WARNING, TABLE_GRACE,
                 f"the recipients of {table.domain} are not fetched",
-                f"{printable(table.trouble)}. {left} "
+                f"{one_line(table.trouble)}. {left} "
                 "What to do: see what its URL answers to the relay.",
                 "The table is fetched again.",
             )  # fmt: skip
@@ -330,7 +329,7 @@ def _agent(now: Snapshot) -> Iterator[Alarm]:
     title = "cannot read Postfix's log" if blind else f"cannot do all of its work: {names}"
     lost = "What waits is not known to it; the primary's return is flushed all the same. "
     said = "\n".join(
-        f"{each.task}, since {clock(each.since)}: {printable(each.why)}" for each in found
+        f"{each.task}, since {clock(each.since)}: {one_line(each.why)}" for each in found
     )
     yield Alarm(
         "agent", FAILURE if blind else WARNING, TROUBLE_GRACE, f"the agent {title}",
@@ -358,11 +357,4 @@ def _any_up(now: Snapshot) -> bool:
 
 
 def _words(primary: Primary) -> str:
-    return printable(primary.walk.words) if primary.walk else ""
-
-
-def _size(octets: int) -> str:
-    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if octets >= size:
-            return f"{octets / size:.1f} {unit}"
-    return f"{octets} bytes"
+    return one_line(primary.walk.words) if primary.walk else ""

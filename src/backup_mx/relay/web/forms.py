@@ -14,6 +14,7 @@ from backup_mx.relay.ledger.rows import Filter, Row
 from backup_mx.relay.queue import queueid
 from backup_mx.relay.root.protocol import Result
 from backup_mx.relay.state import HELD, WAITING
+from backup_mx.relay.text import counted
 from backup_mx.relay.web.guard import Guard, Page
 from backup_mx.relay.web.pages import MOST, MOST_DELETED, Wanted, wanted
 from backup_mx.relay.web.serving import peer
@@ -103,7 +104,7 @@ def _told(
 ) -> web.Response:
     done = sum(each.done for each in results)
     failed = [each for each in results if not each.done]
-    words = f"{done:,} message{'' if done == 1 else 's'} {DONE[verb]}"
+    words = f"{counted(done)} {DONE[verb]}"
     title = words if results else "No message was chosen"
     return visit.page(
         "done.html", title=title, failed=failed, left=left, verb=verb, back=_back(visit, want)

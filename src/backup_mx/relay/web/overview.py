@@ -16,9 +16,9 @@ from backup_mx.relay.state import UP, Count, Primary, Snapshot, waiting
 from backup_mx.relay.tell import conditions
 from backup_mx.relay.tell.alarm import FAILURE, INFO, WARNING, Alarm
 from backup_mx.relay.tell.known import primary_of
-from backup_mx.relay.text import span
+from backup_mx.relay.text import counted, size, span
 from backup_mx.relay.web.chart import BUCKETS, Band, Curve, bands, curve
-from backup_mx.relay.web.shown import STATE_WORDS, count, size
+from backup_mx.relay.web.shown import STATE_WORDS
 from backup_mx.relay.web.visit import Visit
 
 DAY = 86_400.0
@@ -112,10 +112,8 @@ def _mail(snapshot: Snapshot) -> str:
         return "No mail waits here."
     age = span(snapshot.time - snapshot.oldest) if snapshot.oldest is not None else "unknown"
     verb = "lies" if snapshot.messages == 1 else "lie"
-    said = (
-        f"{count(snapshot.messages)} message{'' if snapshot.messages == 1 else 's'} "
-        f"({size(snapshot.octets)}) {verb} here, the oldest for {age}."
-    )
+    much = f"{counted(snapshot.messages)} ({size(snapshot.octets)})"
+    said = f"{much} {verb} here, the oldest for {age}."
     return f"{said} {_next(snapshot)}".rstrip()
 
 

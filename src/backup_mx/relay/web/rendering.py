@@ -14,7 +14,7 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from backup_mx.relay.text import span
+from backup_mx.relay.text import size, span
 from backup_mx.relay.web import shown
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -35,7 +35,7 @@ def environment() -> Environment:
     made.filters |= {
         "moment": shown.moment,
         "iso": shown.machine_moment,
-        "size": shown.size,
+        "size": size,
         "count": shown.count,
         "span": span,
         "lines": _lines,

@@ -91,16 +91,6 @@ def _utc(time: float) -> datetime:
     return datetime.fromtimestamp(min(max(time, 0.0), 253_402_300_799.0), UTC)
 
 
-def size(octets: int) -> str:
-    """Return a size with three digits that count: ``1.25 MiB``."""
-    value = float(octets)
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if value < 1000 or unit == "GiB":
-            break
-        value /= 1024
-    return f"{octets} bytes" if unit == "bytes" else f"{value:.3g} {unit}"
-
-
 def count(number: int) -> str:
     """Return a number with its thousands apart: ``100,000``."""
     return f"{number:,}"
