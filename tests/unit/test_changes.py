@@ -412,6 +412,26 @@ def test_what_stays_on_hold_does_so_when_the_rest_cannot_go_back(
     assert (where(postfix, bad), where(postfix, good)) == ("hold", "deferred")
 
 
+def test_what_stays_on_hold_does_so_when_postsuper_fails(
+    postfix: Postsuper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What could be requeued goes back; what could not would expire there."""
+    bad, good = (f"{an_id(time.time() - postfix.limit)[:-1]}{each}" for each in "RS")
+    put(postfix, "active", bad).write_bytes(b"")
+    put(postfix, "active", good)
+    move = postfix.change
+
+    def change(option: str, ids: Iterable[str]) -> None:
+        if option == "-r":
+            raise MachineError("no postsuper")
+        move(option, ids)
+
+    monkeypatch.setattr(postfix, "change", change)
+    with contextlib.suppress(MachineError):
+        changes.change(postfix, "requeue", [bad, good], WHO)
+    assert (where(postfix, bad), where(postfix, good)) == ("hold", "deferred")
+
+
 class Killed(BaseException):
     """What no program hears of."""
 
@@ -430,7 +450,7 @@ def test_what_a_killed_one_had_pulled_is_released(
 
     postfix.before = die
     with monkeypatch.context() as patch:
-        patch.setattr(pulls.Pulls, "end", lambda _self: [])  # who is killed does nothing more
+        patch.setattr(pulls.Pulls, "end", lambda *_: [])  # who is killed does nothing more
         with pytest.raises(Killed):
             one(postfix, "requeue")
     assert where(postfix) == "hold"

@@ -141,6 +141,8 @@ Says = Callable[..., None]
 def says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Says:
     """A maker of what systemctl says of Postfix's two units."""
 
+    monkeypatch.setattr(postlog, "LOCK", tmp_path / "postlog.lock")
+
     def make(*states: str) -> None:
         program = tmp_path / "programs/systemctl"
         program.parent.mkdir(exist_ok=True)
@@ -220,6 +222,26 @@ def test_the_log_is_kept_while_postfix_is_away(tmp_path: Path, says: Says) -> No
             speak(place, b"", *part)
         assert place.stat().st_mode & 0o777 == 0o666
     assert log.read_bytes().splitlines() == [b"before", *said]
+
+
+def test_whoever_keeps_the_log_does_so_alone(tmp_path: Path, says: Says) -> None:
+    """The timer's guard would take the socket along that the one before Postfix's start uses."""
+    says("inactive", "inactive")
+    (tmp_path / "public").mkdir()
+    place, log = tmp_path / "public/postlog", tmp_path / "maillog"
+
+    def keep() -> None:
+        with postlog.kept(tmp_path, log):
+            speak(place, b"second")
+
+    second = threading.Thread(target=keep, daemon=True)
+    with postlog.kept(tmp_path, log):
+        second.start()
+        second.join(1.0)
+        assert second.is_alive()
+        speak(place, b"first")
+    second.join(10.0)
+    assert log.read_bytes() == b"first\nsecond\n"
 
 
 def test_the_log_ends_whoever_has_its_socket_by_then(tmp_path: Path, says: Says) -> None:

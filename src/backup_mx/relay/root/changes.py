@@ -103,7 +103,7 @@ def _putting_back(batch: Batch, pulled: Pulls, *, keep: bool) -> Iterator[None]:
         yield
     except BaseException:
         with contextlib.suppress(MachineError):  # the next one who comes tries again
-            pulled.end()
+            pulled.end(batch.staying)
         raise
     for each in pulled.end(batch.staying):
         batch.refuse(each, "Postfix did not do it: it was put back")

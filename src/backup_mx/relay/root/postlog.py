@@ -7,6 +7,8 @@ not, and ends at the first message.
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import socket
 import subprocess
 import threading
@@ -18,6 +20,7 @@ from typing import BinaryIO
 from backup_mx.errors import MachineError
 from backup_mx.relay.log.logfiles import MAILLOG
 
+LOCK = Path("/run/backup-mx/postlog.lock")
 _LONGEST = 64 * 1024  # bytes of a line
 _LAST = 0.2  # seconds without a word after which the last was said
 _SECONDS = 30.0
@@ -29,12 +32,35 @@ _AWAY = {"inactive", "failed"}
 def kept(spool: Path, log: Path = MAILLOG) -> Iterator[None]:
     """Write to the log what is said on postlogd's socket, unless Postfix runs or is on its way.
 
-    The socket file stays: master(8) replaces it. Raises MachineError.
+    The socket file stays: master(8) replaces it. One process at a time is in here; the next one
+    waits. Raises MachineError.
     """
     place = spool / "public/postlog"
-    if _answered(place) or not _away():
+    with _alone():
+        if _answered(place) or not _away():
+            yield
+        else:
+            with _kept(place, log):
+                yield
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Wait until no other process is in here: the first to end would take the socket along."""
+    try:
+        lock = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError:  # as /run is full: better side by side than not at all
         yield
         return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+@contextmanager
+def _kept(place: Path, log: Path) -> Iterator[None]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as wire:
         try:
             place.unlink(missing_ok=True)
