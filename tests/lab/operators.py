@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,11 +44,16 @@ class Operator:
         stdin: str = "",
         environment: Mapping[str, str] | None = None,
         timeout: float = 300.0,
+        hear: Callable[[str], None] = lambda _line: None,
     ) -> Ran:
-        """Run ``backup-mx WORDS``, which has to end with ``code`` (None: with any)."""
+        """Run ``backup-mx WORDS``, which has to end with ``code`` (None: with any).
+
+        hear gets each line of its standard error as it comes.
+        """
         set_to = [f"{key}={value}" for key, value in (environment or {}).items()]
         argv = ["env", *set_to, "backup-mx", *words]
-        done = operator.Operator(self.world.name).run(argv, stdin=stdin.encode(), timeout=timeout)
+        its = operator.Operator(self.world.name)
+        done = its.run(argv, stdin=stdin.encode(), timeout=timeout, hear=hear)
         ran = Ran(done.returncode, done.text, done.stderr.decode(errors="replace"))
         assert code is None or ran.code == code, f"ended with {ran.code}\n{ran.out}{ran.err}"
         return ran
