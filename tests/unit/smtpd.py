@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -127,6 +128,25 @@ def _script(answers: dict[str, str], certificate: Path | None) -> Script:
                 return
 
     return script
+
+
+def more_lines(peer: Peer) -> None:
+    """Greet with lines without end."""
+    while True:
+        peer.say("220-more")
+
+
+def long_line(peer: Peer) -> None:
+    """Greet with a line without end."""
+    while True:
+        peer.line.sendall(b"220-" + b"x" * 1000)
+
+
+def dripping(peer: Peer) -> None:
+    """Greet with an octet now and then, and no end."""
+    while True:
+        peer.line.sendall(b"2")
+        time.sleep(0.05)
 
 
 def endless(words: str = "220-here", pause: float = 0.0) -> Script:

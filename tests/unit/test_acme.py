@@ -10,7 +10,7 @@ from smtpd import certificate as pair
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_walker import SETTINGS
+from relay_settings import SETTINGS
 
 from backup_mx import config
 from backup_mx.errors import MachineError

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from test_walker import SETTINGS, TARGET
+from relay_settings import SETTINGS, TARGET
 
 from backup_mx.errors import MachineError
 from backup_mx.net.canary import Outcome

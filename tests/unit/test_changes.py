@@ -388,13 +388,19 @@ def test_what_postsuper_did_not_do_goes_back(
     assert where(postfix) == "deferred"
 
 
+def damaged_and_whole(postfix: Postsuper) -> tuple[str, str]:
+    """Have two messages at their end in the active queue, of which one cannot be requeued."""
+    bad, good = (f"{an_id(time.time() - postfix.limit)[:-1]}{each}" for each in "RS")
+    put(postfix, "active", bad).write_bytes(b"")
+    put(postfix, "active", good)
+    return bad, good
+
+
 def test_what_stays_on_hold_does_so_when_the_rest_cannot_go_back(
     postfix: Postsuper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever comes next releases the rest alone: what is near its end would expire."""
-    bad, good = (f"{an_id(time.time() - postfix.limit)[:-1]}{each}" for each in "RS")
-    put(postfix, "active", bad).write_bytes(b"")
-    put(postfix, "active", good)
+    bad, good = damaged_and_whole(postfix)
     move, releases = postfix.change, iter([bad])
 
     def change(option: str, ids: Iterable[str]) -> None:
@@ -416,9 +422,7 @@ def test_what_stays_on_hold_does_so_when_postsuper_fails(
     postfix: Postsuper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What could be requeued goes back; what could not would expire there."""
-    bad, good = (f"{an_id(time.time() - postfix.limit)[:-1]}{each}" for each in "RS")
-    put(postfix, "active", bad).write_bytes(b"")
-    put(postfix, "active", good)
+    bad, good = damaged_and_whole(postfix)
     move = postfix.change
 
     def change(option: str, ids: Iterable[str]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from interrupts import Crowd
-from test_walker import SETTINGS
+from relay_settings import SETTINGS
 
 from backup_mx import evidence
 from backup_mx.config import Config, parse

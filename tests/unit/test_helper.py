@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from test_walker import SETTINGS
+from relay_settings import SETTINGS
 
 from backup_mx.errors import MachineError
 from backup_mx.relay.queue import commands, queueid

@@ -17,7 +17,7 @@ from smtpd import certificate as pair
 import pytest
 from click.testing import CliRunner
 from ports import closed
-from test_walker import SETTINGS
+from relay_settings import SETTINGS
 
 from backup_mx import config
 from backup_mx.cli.mta_sts import mta_sts

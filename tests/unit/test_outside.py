@@ -5,7 +5,7 @@ from __future__ import annotations
 import smtpd
 import time
 from pathlib import Path
-from smtpd import Peer, Script
+from smtpd import Peer, Script, dripping, long_line, more_lines
 from typing import Any
 
 import pytest
@@ -107,26 +107,10 @@ def test_an_early_talker_speaks_before_it_is_greeted() -> None:
     assert sources == ["127.1.2.3"]
 
 
-def endless(peer: Peer) -> None:
-    while True:
-        peer.say("220-more")
-
-
-def long_line(peer: Peer) -> None:
-    while True:
-        peer.line.sendall(b"220-" + b"x" * 1000)
-
-
-def dripping(peer: Peer) -> None:
-    while True:
-        peer.line.sendall(b"2")
-        time.sleep(0.05)
-
-
 @pytest.mark.parametrize(
     ("script", "words"),
     [
-        (endless, "too long"),
+        (more_lines, "too long"),
         (long_line, "too long"),
         (dripping, "timed out"),
         (lambda peer: peer.say("HTTP/1.1 400"), "no SMTP"),

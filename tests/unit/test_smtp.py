@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import smtpd
 import time
-from smtpd import Peer, Script
+from smtpd import Peer, Script, dripping, long_line, more_lines
 from typing import Any
 
 import pytest
@@ -21,35 +21,19 @@ def walked(script: Script) -> tuple[dict[str, Any], float]:
         return smtp._opened(wanted), time.monotonic() - began
 
 
-def endless(peer: Peer) -> None:
-    while True:
-        peer.say("220-more")
-
-
-def long_line(peer: Peer) -> None:
-    while True:
-        peer.line.sendall(b"220-" + b"x" * 1000)
-
-
 def dripping_lines(peer: Peer) -> None:
     while True:
         peer.say("220-more")
         time.sleep(0.05)
 
 
-def dripping_octets(peer: Peer) -> None:
-    while True:
-        peer.line.sendall(b"2")
-        time.sleep(0.05)
-
-
 def endless_offer(peer: Peer) -> None:
     peer.say("220 here")
     peer.hear()
-    endless(peer)
+    more_lines(peer)
 
 
-@pytest.mark.parametrize("script", [endless, long_line, endless_offer])
+@pytest.mark.parametrize("script", [more_lines, long_line, endless_offer])
 def test_an_answer_has_an_end(script: Script) -> None:
     """So many lines and bytes, and no more, whatever may still come."""
     found, seconds = walked(script)
@@ -57,7 +41,7 @@ def test_an_answer_has_an_end(script: Script) -> None:
     assert seconds < 10
 
 
-@pytest.mark.parametrize("script", [dripping_lines, dripping_octets])
+@pytest.mark.parametrize("script", [dripping_lines, dripping])
 def test_an_answer_has_its_time(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of it, however slowly it drips."""
     monkeypatch.setattr(smtp, "SECONDS", 0.6)

@@ -10,39 +10,15 @@ from dataclasses import replace
 from email import message_from_bytes
 
 import pytest
+from relay_settings import SETTINGS, TARGET
 
 from backup_mx.net.canary import Outcome, Path
 from backup_mx.relay.decide import canary
 from backup_mx.relay.decide.canary import Judged
-from backup_mx.relay.settings import Settings, Target
+from backup_mx.relay.settings import Settings
 from backup_mx.relay.state import DOWN, STARTING, UP
 from backup_mx.relay.tasks import walker
 from backup_mx.relay.tasks.walker import Walker
-
-TARGET = Target("home", "mail.example.org", "203.0.113.10", 25, "encrypt", ("example.org",))
-SETTINGS = Settings(
-    relay="mx2",
-    hostname="mx2.example.org",
-    address="203.0.113.20",
-    targets=(TARGET,),
-    retention=30 * 86400,
-    at_retention="hold",
-    canary_waiting=5,
-    canary_idle=60,
-    canary_message_to="",
-    ledger_keep=100 * 86400,
-    hash_addresses=False,
-    standby=False,
-    acme="",
-    tables=(),
-    recipients_every=900,
-    recipients_may_shrink=20,
-    metrics_from=(),
-    dashboard_from=(),
-    dashboard_password="",
-    dashboard_actions=False,
-    notify_urls=(),
-)
 
 
 def good(_: Path) -> Outcome:

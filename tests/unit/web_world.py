@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from relay_settings import SETTINGS
+
 from backup_mx.errors import MachineError
 from backup_mx.relay.ledger.query import Reader
 from backup_mx.relay.ledger.rows import (
@@ -57,30 +59,16 @@ KINDS = ((WAITING, "unreachable", TIMED_OUT), (WAITING, "refused", NO_USER),
 
 def settings(**changes: Any) -> Settings:  # noqa: ANN401
     """Return the settings of a relay whose dashboard acts and has no password."""
-    plain = Settings(
-        relay="mx2",
-        hostname="mx2.example.org",
-        address="203.0.113.20",
-        targets=(Target("home", "mail.example.org", "192.0.2.10", 2526, "verify",
-                        ("example.org", "example.net")),),
-        retention=30 * 86_400,
-        at_retention="hold",
-        canary_waiting=5,
-        canary_idle=60,
-        canary_message_to="",
+    primary = Target(
+        "home", "mail.example.org", "192.0.2.10", 2526, "verify", ("example.org", "example.net")
+    )
+    plain = replace(
+        SETTINGS,
+        targets=(primary,),
         ledger_keep=90 * 86_400,
-        hash_addresses=False,
-        standby=False,
-        acme="",
-        tables=(),
         recipients_every=3600,
-        recipients_may_shrink=20,
-        metrics_from=(),
-        dashboard_from=(),
-        dashboard_password="",
         dashboard_actions=True,
-        notify_urls=(),
-    )  # fmt: skip
+    )
     return replace(plain, **changes)
 
 
