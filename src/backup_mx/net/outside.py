@@ -154,12 +154,17 @@ def _talk(wanted: Fact, lines: Iterable[str]) -> Fact:
     try:
         line = _connected(wanted, wanted["source"], found)
         with line.wire:
-            for words in lines:
-                line.say(words)
-                found["replies"].append(line.hear())
+            _exchange(line, lines, found["replies"])
     except OSError as error:
         found["error"] = _words(error)
     return found
+
+
+def _exchange(line: _Line, lines: Iterable[str], replies: list[Fact]) -> None:
+    """Say each line and add its answer to ``replies``. Raises OSError where the talk ends."""
+    for words in lines:
+        line.say(words)
+        replies.append(line.hear())
 
 
 def _early(wanted: Fact) -> Fact:
@@ -173,9 +178,7 @@ def _early(wanted: Fact) -> Fact:
             answer = line.hear()
             # One that is caught hears no greeting of its own; its command is answered at once.
             found["replies"].append(line.hear() if answer["code"] == 220 else answer)
-            for words in others:
-                line.say(words)
-                found["replies"].append(line.hear())
+            _exchange(line, others, found["replies"])
     except OSError as error:
         found["error"] = _words(error)
     return found
